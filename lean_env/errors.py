@@ -1,0 +1,21 @@
+"""Errors of the Lean side. A candidate that fails is a Verdict; these are faults of ours or of the machine."""
+
+
+class LeanError(Exception):
+    """Base of every error that ``lean_env`` raises on purpose; its text is one line meant for the user."""
+
+
+class ToolchainError(LeanError):
+    """Lean is missing, damaged or cannot be installed; the message names the command that mends it."""
+
+
+class WorkerError(LeanError):
+    """A Lean process could not be started, was lost, or answered out of protocol. The check is still owed."""
+
+
+class CanaryError(LeanError):
+    """A worker gave a wrong answer to a question whose answer is known. Nothing it said can be trusted."""
+
+
+class StatementError(LeanError):
+    """The trusted header or statement itself does not elaborate; carries Lean's own message."""

@@ -1,0 +1,96 @@
+"""What goes to and comes from a Lean worker. Frozen records; one JSON object a line on the wire.
+
+Positions are Lean's own: line from 1, column from 0, counted in code points, within the text that
+:func:`lean_env.source.candidate_text` returns for the request (never within the header).
+"""
+
+from typing import Literal
+
+import msgspec
+
+Status = Literal[
+    "proved",
+    "failed",
+    "sorry",
+    "forbidden_axiom",
+    "forbidden_constant",
+    "statement_changed",
+    "forbidden_syntax",
+    "no_proof",
+    "timeout",
+    "memory",
+]
+Severity = Literal["error", "warning", "information"]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one check may use. Part of the verdict's meaning, so part of every fingerprint."""
+
+    heartbeats: int = 200_000
+    """Lean's ``maxHeartbeats`` for each command (1 = 1,000 small allocations)."""
+    cpu_seconds: float = 20.0
+    """CPU seconds of the Lean process for this check; beyond it the verdict is ``timeout``."""
+    wall_seconds: float = 300.0
+    """Wall seconds after which the worker is taken for lost even if it used no CPU."""
+    memory_mb: int = 2_600
+    """Resident memory of the whole worker process in MiB; beyond it the verdict is ``memory``."""
+    proof_bytes: int = 65_536
+    """Candidates longer than this (UTF-8) never reach Lean: ``no_proof``."""
+
+
+class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One candidate proof of one trusted statement.
+
+    ``proof`` is either what follows ``:=`` or a whole Lean text that states the target again together with its
+    helper declarations. ``formal_statement`` ends before ``:=`` and comes from the problem, never from a model.
+    """
+
+    id: str
+    header: str
+    formal_statement: str
+    proof: str
+    forbidden_constants: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    severity: Severity
+    start: tuple[int, int]
+    end: tuple[int, int]
+    text: str
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lean's judgement of one attempt. ``proved`` makes the claim that docs/soundness.md spells out.
+
+    ``reason`` says in one line what decided a status other than ``proved``, as ``step: what``, with step one of
+    ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``. ``used_constants`` are the library constants that the
+    accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ between runs.
+    """
+
+    attempt_id: str
+    status: Status
+    reason: str = ""
+    messages: tuple[Message, ...] = ()
+    axioms: tuple[str, ...] = ()
+    used_constants: tuple[str, ...] = ()
+    goals: tuple[str, ...] = ()
+    heartbeats: int = 0
+    seconds: float = 0.0
+    toolchain: str = ""
+
+    @property
+    def proved(self) -> bool:
+        return self.status == "proved"
+
+
+class StatementFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The problem's own header or statement does not elaborate: no verdict on any proof of it is possible.
+
+    Positions are within ``header`` where ``where`` is "header", within ``formal_statement`` where it is "statement".
+    """
+
+    attempt_id: str
+    where: Literal["header", "statement"]
+    reason: str
+    messages: tuple[Message, ...] = ()

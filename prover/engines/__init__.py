@@ -1,0 +1,62 @@
+"""Engines turn prompts into completions. They are plugs: the stages know only the protocol below."""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+
+from prover.records import ChatMessage
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How completions are drawn. ``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens of that mass."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    """New tokens at most, per completion."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion; they are not part of its text."""
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``len(seeds)`` completions of one conversation; ``seeds[i]`` decides the i-th, whatever else is in the batch."""
+
+    id: str
+    messages: tuple[ChatMessage, ...]
+    seeds: tuple[int, ...]
+
+
+class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One finished completion. ``logprob`` sums log p over its tokens at temperature 1, in nats (end token included)."""
+
+    request_id: str
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    logprob: float | None
+
+
+class Engine(Protocol):
+    """A loaded model. A context manager that owns its memory.
+
+    The same requests in the same call, with the same weights on the same machine, give the same completions.
+    """
+
+    @property
+    def model(self) -> str:
+        """What the completions are attributed to in records: the checkpoint's path or the served model's name."""
+        ...
+
+    def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
+        """Yield each completion as it finishes, in any order."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...

@@ -1,0 +1,106 @@
+"""The JSONL records that cross every stage boundary: frozen, unknown fields refused, one JSON object a line."""
+
+from typing import Literal
+
+import msgspec
+
+from lean_env.protocol import Message, Verdict
+
+__all__ = [
+    "Attempt",
+    "ChatMessage",
+    "Checkpoint",
+    "InformalProblem",
+    "Message",
+    "Problem",
+    "Record",
+    "TrainingExample",
+    "Verdict",
+]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of every record. Defaults are left out of the JSON line."""
+
+
+class ChatMessage(Record):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class InformalProblem(Record):
+    """A problem in natural language, the input of formalization."""
+
+    id: str
+    informal_statement: str
+    informal_answer: str | None = None
+    source: str = ""
+    split: str = ""
+
+
+class Premise(Record):
+    """A library theorem offered to the model; ``statement`` is its type as Lean prints it."""
+
+    name: str
+    statement: str = ""
+
+
+class Problem(Record):
+    """A formal statement to prove.
+
+    ``header`` holds imports, opens, options and definitions; ``formal_statement`` ends before ``:=``. A proof that uses
+    any of ``forbidden_constants`` (an entry ``X.*`` covers every name under ``X``) is refused. ``premises`` is None where no retriever ran.
+    """
+
+    id: str
+    header: str
+    formal_statement: str
+    informal_statement: str | None = None
+    source: str = ""
+    split: str = ""
+    forbidden_constants: tuple[str, ...] = ()
+    premises: tuple[Premise, ...] | None = None
+
+
+class Attempt(Record):
+    """One completion of a model for one problem. ``turn`` 0 is a first proof; a correction has turn >= 1 and a parent.
+
+    ``proof`` is None where the completion holds none. ``logprob`` is the sum over completion tokens, in nats, under the
+    sampled distribution's model (temperature 1).
+    """
+
+    id: str
+    problem_id: str
+    round: int
+    turn: int
+    model: str
+    messages: tuple[ChatMessage, ...]
+    completion: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    seed: int
+    parent_id: str | None = None
+    proof: str | None = None
+    logprob: float | None = None
+
+
+class TrainingExample(Record):
+    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers."""
+
+    id: str
+    messages: tuple[ChatMessage, ...]
+    problem_id: str
+    attempt_id: str | None
+    weight: float = 1.0
+    kind: Literal["proof", "correction", "syntax"] = "proof"
+
+
+class Checkpoint(Record):
+    """Manifest beside a model's weights (``checkpoint.json``)."""
+
+    path: str
+    base_model: str
+    step: int
+    parents: tuple[str, ...] = ()
+    recipe: str = ""
