@@ -18,7 +18,7 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,12 +26,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from prover import __version__
-from prover.errors import ArtifactError, DiskError, RunLockedError
+from prover.errors import ArtifactError, DiskError, InputError, RunLockedError
 from prover.jsonl import decode_lines
 
 T = TypeVar("T", bound=msgspec.Struct)
 Recipe = Mapping[str, Any]
 """JSON values only; what decides an artifact's content."""
+
+PROBLEMS_PER_SHARD = 64
+"""Every artifact of a run is cut alike: shard i of each speaks of the same problems, so stages join shard by shard."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
@@ -76,6 +79,10 @@ class Artifact(msgspec.Struct, frozen=True):
         return (self.path / "artifact.json").exists()
 
 
+OnShard = Callable[[Artifact, int], None]
+"""Told of each shard of an artifact once it is on disk, so that the next stage can follow."""
+
+
 class ArtifactWriter:
     """Writes one artifact, shard by shard, in any order and from any thread that owns the shard.
 
@@ -95,17 +102,12 @@ class ArtifactWriter:
 
     def _claim(self) -> None:
         path = self.artifact.path / "recipe.json"
-        if not path.exists():
-            if any(self.artifact.path.glob("*.jsonl")):
-                raise ArtifactError(f"{self.artifact.path}: holds shards but no recipe.json; use another directory")
+        if path.exists():
+            _same_recipe(path, self.recipe)
+        elif any(self.artifact.path.glob("*.jsonl")):
+            raise ArtifactError(f"{self.artifact.path}: holds shards but no recipe.json; use another directory")
+        else:
             atomic_write(path, _pretty(self.recipe))
-            return
-        there = json.loads(path.read_bytes())
-        if there != self.recipe:
-            raise ArtifactError(
-                f"{self.artifact.path}: was made by another recipe ({changed_keys(there, self.recipe)}); "
-                "use another --run-dir, or --clean to start over"
-            )
 
     @property
     def finished(self) -> Artifact | None:
@@ -139,6 +141,26 @@ class ArtifactWriter:
         return self.artifact
 
 
+def find_artifact(path: Path, recipe: Recipe) -> Artifact | None:
+    """The finished artifact at ``path``, if there is one; refused where another recipe made it."""
+    if not (path / "artifact.json").exists():
+        return None
+    _same_recipe(path / "recipe.json", json.loads(canonical(recipe)))
+    return open_artifact(path)
+
+
+def _same_recipe(path: Path, recipe: Recipe) -> None:
+    try:
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is damaged ({error}); delete {path.parent} and run the same command again") from error
+    if there != recipe:
+        raise ArtifactError(
+            f"{path.parent}: was made by another recipe ({changed_keys(there, recipe)}); "
+            "use another --run-dir, or --clean to start over"
+        )
+
+
 def open_artifact(path: Path) -> Artifact:
     """A finished artifact by its folder."""
     manifest = read_manifest(path)
@@ -156,6 +178,12 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{file}: is damaged ({error}); delete {path} and run the same command again") from error
 
 
+def owed_problems(problems: Artifact, owed: Iterable[int]) -> int:
+    """How many problems the shards in ``owed`` hold."""
+    total = int(read_manifest(problems.path).counts["problems"])
+    return sum(min(PROBLEMS_PER_SHARD, total - i * PROBLEMS_PER_SHARD) for i in owed)
+
+
 def canonical(value: object) -> bytes:
     """JSON with sorted keys and no spaces: equal values, equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain).encode()
@@ -163,6 +191,15 @@ def canonical(value: object) -> bytes:
 
 def fingerprint(recipe: object) -> str:
     return hashlib.sha256(canonical(recipe)).hexdigest()[:24]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of an input file. Raises InputError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of an existing file") from error
 
 
 def changed_keys(old: Any, new: Any) -> str:

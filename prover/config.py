@@ -1,7 +1,7 @@
 """Every configuration model: TOML in, resolved JSON out. Unknown keys fail with the nearest known one.
 
 Each field says its unit. What decides content (everything but placement) is part of the fingerprints of the stages
-that read it; placement fields (``workers``, ``batch_size``, ``device``) are marked so in :data:`PLACEMENT`.
+that read it; placement fields are named in :data:`PLACEMENT`.
 """
 
 import difflib
@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 from lean_env.protocol import Limits
 from prover.errors import ConfigError
 
-PLACEMENT = frozenset({"workers", "device"})
-"""Names of fields that say where or how wide work runs, never what comes out."""
+PLACEMENT = frozenset({"workers", "device", "path"})
+"""Names of fields that say where things lie or how wide work runs, never what comes out. Files and models count by content."""
 
 
 class Section(BaseModel):

@@ -51,6 +51,10 @@ class Engine(Protocol):
         """What the completions are attributed to in records: the checkpoint's path or the served model's name."""
         ...
 
+    def fits(self, messages: Sequence[ChatMessage]) -> bool:
+        """Whether the prompt leaves a quarter of the model's context for the answer."""
+        ...
+
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
         """Yield each completion as it finishes, in any order."""
         ...

@@ -1,0 +1,350 @@
+"""The expert-iteration loop: sample, verify, correct, select, fine-tune, average, evaluate, and again.
+
+Every step returns at once where its artifact is finished, so the loop is its own resume: run it again and it goes on.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lean_env.pool import LeanPool
+from lean_env.toolchain import find
+from prover.artifacts import Artifact, changed_keys, provenance, run_lock, write_json
+from prover.config import PLACEMENT, ColdTactics, InitModel, IterateConfig, ProblemsConfig, SamplingConfig, Section
+from prover.engines.lease import EngineLease
+from prover.errors import ArtifactError
+from prover.models import Model, open_model
+from prover.overlap import overlapped
+from prover.problems import problems_recipe, read_problems
+from prover.progress import Progress, Silent
+from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import problems as problems_stage
+from prover.stages.verify import Judged
+from prover.tactics import PORTFOLIO
+
+GROWING = frozenset({"rounds", "evaluate_on"})
+"""Top-level keys that may change between two runs on one directory: they add artifacts and change none."""
+
+
+def iterate(config: IterateConfig, run_dir: Path, *, clean: bool = False, progress: Progress | None = None) -> None:
+    """Run the loop in ``run_dir``, or go on with it.
+
+    Raises ArtifactError where the directory was made by another configuration (the changed keys are named),
+    RunLockedError where another process works on it. ``clean`` deletes what is there and starts over.
+    """
+    progress = progress or Silent()
+    with run_lock(run_dir):
+        _claim(config, run_dir, clean)
+        toolchain = find()
+        write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version})
+        with LeanPool(toolchain, workers=config.lean.workers) as pool, EngineLease(config.engine) as lease:
+            Loop(config, run_dir, pool, lease, progress).run()
+
+
+def _claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
+    file = run_dir / "config.json"
+    entries = [p for p in run_dir.iterdir() if p.name != ".lock"]
+    if entries and not file.exists():
+        raise ArtifactError(f"{run_dir}: is not empty and no run directory (no config.json); choose another --run-dir")
+    if clean:
+        for entry in entries:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    elif file.exists():
+        there = IterateConfig.model_validate_json(file.read_bytes())
+        before, now = (_content(c) for c in (there, config))
+        if before != now:
+            raise ArtifactError(
+                f"{run_dir}: was made by another configuration ({changed_keys(before, now)}); "
+                "use another --run-dir, or --clean to start over"
+            )
+    write_json(file, config.model_dump(mode="json"))
+
+
+def _content(config: Section) -> dict[str, Any]:
+    """What of the configuration may not change under a run."""
+    data = config.model_dump(mode="json")
+    return {key: _without_placement(value) for key, value in data.items() if key not in GROWING}
+
+
+def _without_placement(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
+
+
+class Loop:
+    """One run: its configuration, its folder, and the Lean pool and engine that its stages share."""
+
+    def __init__(
+        self, config: IterateConfig, run_dir: Path, pool: LeanPool, lease: EngineLease, progress: Progress
+    ) -> None:
+        self.config = config
+        self.dir = run_dir
+        self.pool = pool
+        self.lease = lease
+        self.progress = progress
+        self.limits = config.lean.limits()
+
+    def run(self) -> None:
+        config = self.config
+        train = self.problems("train", config.train)
+        sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
+        listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
+        baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
+        seen: dict[str, list[Judged]] = {name: [listed[name]] if name in listed else [] for name in sets}
+
+        model, learned = self.cold_start(train)
+        start = model
+        self.evaluate("round_00", 0, model, sets, baselines, seen)
+        for number in range(1, config.rounds + 1):
+            folder = f"round_{number:02d}"
+            learned += self.attempt(folder, number, model, train, learned)
+            examples = select.run(
+                self.dir / folder / "select",
+                problems=train,
+                judged=learned,
+                prompt=config.prompt,
+                config=config.select,
+                seed=config.seed,
+            )
+            model = self.train(folder, number, start, examples)
+            self.evaluate(folder, number, model, sets, baselines, seen)
+        if config.evaluate.control_n:
+            self.control(start, sets, baselines, seen)
+
+    def problems(self, name: str, section: ProblemsConfig) -> Artifact:
+        return problems_stage.run(
+            self.dir / "problems" / name,
+            name=name,
+            recipe=problems_recipe(section, self.pool.toolchain),
+            read=lambda: read_problems(section, self.pool, self.progress),
+            pool=self.pool,
+            progress=self.progress,
+        )
+
+    def cold_start(self, train: Artifact) -> tuple[Model, list[Judged]]:
+        """Round 0: the model that every round is tuned from, and the verified proofs that it learned from."""
+        config, folder = self.config, self.dir / "round_00"
+        judged: list[Judged] = []
+        examples: Artifact | None = None
+        if isinstance(config.cold, ColdTactics):
+            attempts = cold.tactic_attempts(
+                folder / "cold_attempts",
+                problems=train,
+                tactics=config.cold.tactics,
+                share=config.cold.share,
+                prompt=config.prompt,
+                series="cold",
+                seed=config.seed,
+            )
+            judged.append((attempts, self.verify(folder / "cold_verdicts", "cold", train, attempts)))
+            examples = select.run(
+                folder / "select",
+                problems=train,
+                judged=judged,
+                prompt=config.prompt,
+                config=config.select,
+                seed=config.seed,
+            )
+        elif config.cold is not None:
+            examples = cold.grammar_examples(
+                folder / "select", problems=train, config=config.cold, prompt=config.prompt, seed=config.seed
+            )
+        if isinstance(config.model, InitModel):
+            model = init.run(
+                folder / "init",
+                problems=train,
+                examples=examples,
+                config=config.model,
+                prompt=config.prompt,
+                seed=config.seed,
+            )
+        else:
+            model = open_model(config.model.path, "base")
+        if examples is not None:
+            self.lease.release()
+            model = sft.run(
+                folder / "sft",
+                base=model,
+                examples=examples,
+                config=config.cold_sft or config.sft,
+                series="r0",
+                seed=config.seed,
+                progress=self.progress,
+            )
+        return model, judged
+
+    def attempt(
+        self, folder: str, number: int, model: Model, train: Artifact, earlier: list[Judged]
+    ) -> list[Judged]:
+        """Sample and verify, then correct and verify, turn by turn."""
+        config, series = self.config, f"r{number}"
+        out = self.dir / folder
+        judged = [
+            overlapped(
+                lambda on_shard: sample.run(
+                    out / "sample",
+                    problems=train,
+                    model=model,
+                    lease=self.lease,
+                    prompt=config.prompt,
+                    sampling=config.sampling,
+                    series=series,
+                    round=number,
+                    seed=config.seed,
+                    progress=self.progress,
+                    on_shard=on_shard,
+                ),
+                lambda attempts, ready: self.verify(out / "verify", series, train, attempts, earlier, ready),
+            )
+        ]
+        for turn in range(1, config.correct.turns + 1):
+            judged.append(self._correct(out, turn, number, model, train, judged[-1], [*earlier, *judged]))
+        return judged
+
+    def _correct(
+        self, out: Path, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
+    ) -> Judged:
+        config, series = self.config, f"r{number}"
+        return overlapped(
+            lambda on_shard: correct.run(
+                out / f"correct_{turn}",
+                problems=train,
+                failed=failed,
+                model=model,
+                lease=self.lease,
+                prompt=config.prompt,
+                sampling=config.sampling,
+                config=config.correct,
+                series=series,
+                round=number,
+                turn=turn,
+                seed=config.seed,
+                progress=self.progress,
+                on_shard=on_shard,
+            ),
+            lambda attempts, ready: self.verify(
+                out / f"verify_{turn}", f"{series} turn {turn}", train, attempts, earlier, ready
+            ),
+        )
+
+    def verify(
+        self,
+        out: Path,
+        series: str,
+        problems: Artifact,
+        attempts: Artifact,
+        earlier: list[Judged] | None = None,
+        ready: Iterable[int] | None = None,
+    ) -> Artifact:
+        return verify.run(
+            out,
+            problems=problems,
+            attempts=attempts,
+            pool=self.pool,
+            limits=self.limits,
+            series=series,
+            progress=self.progress,
+            earlier=earlier or (),
+            ready=ready,
+        )
+
+    def train(self, folder: str, number: int, start: Model, examples: Artifact) -> Model:
+        """Tune the starting model on everything proved so far; average the two where the configuration asks for it.
+
+        Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
+        inherited by the next (Polu et al. 2022, arXiv 2202.01344).
+        """
+        config, out = self.config, self.dir / folder
+        self.lease.release()
+        tuned = sft.run(
+            out / "sft",
+            base=start,
+            examples=examples,
+            config=config.sft,
+            series=f"r{number}",
+            seed=config.seed + number,
+            progress=self.progress,
+        )
+        if config.average is None:
+            return tuned
+        weight = config.average.tuned_weight
+        return average.run(out / "average", parts=[(tuned, weight), (start, 1 - weight)], series=f"r{number}")
+
+    def portfolio(self, name: str, problems: Artifact) -> Judged:
+        """The fixed tactic list on an evaluation set: the baseline that a learned prover has to beat."""
+        out = self.dir / "portfolio" / name
+        attempts = cold.tactic_attempts(
+            out / "attempts",
+            problems=problems,
+            tactics=PORTFOLIO,
+            share=1.0,
+            prompt=self.config.prompt,
+            series="portfolio",
+            seed=0,
+        )
+        return attempts, self.verify(out / "verdicts", f"portfolio {name}", problems, attempts)
+
+    def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
+        out = self.dir / "portfolio" / name / "scores"
+        return evaluate.run(out, problems=problems, judged=judged, ks=self.config.evaluate.k, ordered=True)
+
+    def evaluate(
+        self,
+        folder: str,
+        number: int,
+        model: Model,
+        sets: dict[str, Artifact],
+        baselines: dict[str, Artifact],
+        seen: dict[str, list[Judged]],
+    ) -> None:
+        """Sample, verify and score each evaluation set."""
+        for name, problems in sets.items():
+            out = self.dir / folder / "evaluate" / name
+            self._evaluate_set(out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name])
+
+    def control(
+        self, start: Model, sets: dict[str, Artifact], baselines: dict[str, Artifact], seen: dict[str, list[Judged]]
+    ) -> None:
+        """What the starting model reaches when the checks are spent on sampling it instead of on learning."""
+        for name, problems in sets.items():
+            out = self.dir / "control" / name
+            n = self.config.evaluate.control_n
+            self._evaluate_set(out, "control", 0, start, problems, n, baselines.get(name), seen[name])
+
+    def _evaluate_set(
+        self,
+        out: Path,
+        series: str,
+        number: int,
+        model: Model,
+        problems: Artifact,
+        n: int,
+        baseline: Artifact | None,
+        seen: list[Judged],
+    ) -> None:
+        config = self.config.evaluate
+        drawn = SamplingConfig(
+            n=n, temperature=config.temperature, top_p=config.top_p, max_tokens=self.config.sampling.max_tokens
+        )
+        name = f"{series} {out.name}"
+        judged = overlapped(
+            lambda on_shard: sample.run(
+                out / "attempts",
+                problems=problems,
+                model=model,
+                lease=self.lease,
+                prompt=self.config.prompt,
+                sampling=drawn,
+                series=series,
+                round=number,
+                seed=self.config.seed,
+                progress=self.progress,
+                on_shard=on_shard,
+            ),
+            lambda attempts, ready: self.verify(out / "verdicts", name, problems, attempts, seen, ready),
+        )
+        ks = sorted({k for k in (*config.k, n) if k <= n})
+        evaluate.run(out / "scores", problems=problems, judged=judged, ks=ks, baseline=baseline)
+        seen.append(judged)

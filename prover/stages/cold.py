@@ -1,0 +1,130 @@
+"""Round 0: first attempts from fixed tactics (to be verified), or unverified proofs of a grammar that teach syntax."""
+
+import random
+from pathlib import Path
+
+from prover import prompts
+from prover.artifacts import Artifact, ArtifactWriter
+from prover.config import ColdGrammar
+from prover.pointers import expand_pointers
+from prover.records import Attempt, ChatMessage, Problem, TrainingExample
+from prover.seeds import derive_seed
+from prover.tactics import random_proof, render
+
+
+def tactic_attempts(
+    out: Path,
+    *,
+    problems: Artifact,
+    tactics: tuple[str, ...],
+    share: float,
+    prompt: prompts.Style,
+    series: str,
+    seed: int,
+    clean: bool = False,
+) -> Artifact:
+    """An attempt per template that applies, in the list's order, on a ``share`` of the problems drawn by their ids."""
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "tactics",
+            "series": series,
+            "problems": problems.fingerprint,
+            "tactics": list(tactics),
+            "share": share,
+            "seed": seed if share < 1 else 0,
+            "prompt": {"style": prompt, "version": prompts.version()},
+        },
+        problems.shards,
+        clean=clean,
+    )
+    if writer.finished:
+        return writer.finished
+    count = 0
+    for index in range(problems.shards):
+        attempts = [
+            attempt
+            for problem in problems.read_shard(index, Problem)
+            if share >= 1 or derive_seed(seed, "cold share", problem.id) < share * 2**63
+            for attempt in _tactic_attempts(problem, tactics, prompt, series)
+        ]
+        count += len(attempts)
+        writer.write(index, attempts)
+    return writer.finish({"attempts": count})
+
+
+def _tactic_attempts(problem: Problem, tactics: tuple[str, ...], prompt: prompts.Style, series: str) -> list[Attempt]:
+    asked = prompts.proof_prompt(problem, prompt)
+    found: list[Attempt] = []
+    for number, template in enumerate(tactics):
+        proof = render(template, problem)
+        if proof is None:
+            continue
+        completion = prompts.answer(problem, proof, prompt)
+        found.append(
+            Attempt(
+                id=f"{problem.id}/{series}.{number}",
+                problem_id=problem.id,
+                round=0,
+                turn=0,
+                model="tactics",
+                messages=asked,
+                completion=completion,
+                finish_reason="stop",
+                prompt_tokens=0,
+                completion_tokens=0,
+                seed=0,
+                proof=expand_pointers(proof, problem),
+            )
+        )
+    return found
+
+
+def grammar_examples(
+    out: Path, *, problems: Artifact, config: ColdGrammar, prompt: prompts.Style, seed: int, clean: bool = False
+) -> Artifact:
+    """Random proofs, never checked: training on them shows the model what a proof looks like, not what is true."""
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "grammar",
+            "problems": problems.fingerprint,
+            "config": config.model_dump(mode="json"),
+            "prompt": {"style": prompt, "version": prompts.version()},
+            "seed": seed,
+        },
+        problems.shards,
+        clean=clean,
+    )
+    if writer.finished:
+        return writer.finished
+    count = 0
+    for index in range(problems.shards):
+        examples = [
+            example for p in problems.read_shard(index, Problem) for example in _grammar(p, config, prompt, seed)
+        ]
+        count += len(examples)
+        writer.write(index, examples)
+    return writer.finish({"examples": count, "proofs": 0, "corrections": 0, "problems": 0})
+
+
+def _grammar(problem: Problem, config: ColdGrammar, prompt: prompts.Style, seed: int) -> list[TrainingExample]:
+    rng = random.Random(derive_seed(seed, "grammar", problem.id))
+    asked = prompts.proof_prompt(problem, prompt)
+    return [
+        TrainingExample(
+            id=f"{problem.id}/grammar.{number}",
+            messages=(
+                *asked,
+                ChatMessage(
+                    role="assistant",
+                    content=prompts.answer(problem, random_proof(problem, rng), prompt),
+                ),
+            ),
+            problem_id=problem.id,
+            attempt_id=None,
+            weight=1.0 / config.per_problem,
+            kind="syntax",
+        )
+        for number in range(config.per_problem)
+    ]

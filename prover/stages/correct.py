@@ -1,0 +1,97 @@
+"""Self-correction: failed attempts go back to the model with Lean's messages in place."""
+
+from pathlib import Path
+
+from prover import prompts
+from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
+from prover.config import CorrectConfig, SamplingConfig
+from prover.engines import Sampling
+from prover.engines.lease import EngineLease
+from prover.models import Model
+from prover.progress import Progress
+from prover.records import Attempt, Problem, Verdict
+from prover.seeds import derive_seed
+from prover.stages import sample
+from prover.stages.verify import Judged
+
+_NEVER = frozenset({"proved", "no_proof", "timeout", "memory"})
+"""Nothing to learn from: no error to show, or none that belongs to a place in the text."""
+
+
+def run(
+    out: Path,
+    *,
+    problems: Artifact,
+    failed: Judged,
+    model: Model,
+    lease: EngineLease,
+    prompt: prompts.Style,
+    sampling: SamplingConfig,
+    config: CorrectConfig,
+    series: str,
+    round: int,
+    turn: int,
+    seed: int,
+    progress: Progress,
+    on_shard: OnShard = lambda _artifact, _index: None,
+    clean: bool = False,
+) -> Artifact:
+    """One corrected attempt for each of up to ``config.per_problem`` distinct failures of an unsolved problem."""
+    attempts, verdicts = failed
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "correct",
+            "series": series,
+            "seed": seed,
+            "turn": turn,
+            "verdicts": verdicts.fingerprint,
+            "per_problem": config.per_problem,
+            **sample.recipe(problems, model, lease, prompt, sampling),
+        },
+        problems.shards,
+        clean=clean,
+    )
+    owed = set() if writer.finished else set(writer.missing())
+    for index in range(problems.shards):
+        if index not in owed:
+            on_shard(writer.artifact, index)
+    if writer.finished:
+        return writer.finished
+    drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
+    with progress.stage(f"{series} correct {turn}", owed_problems(problems, owed), "problems") as meter:
+        for index in sorted(owed):
+            batch = problems.read_shard(index, Problem)
+            judged = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
+            tried = attempts.read_shard(index, Attempt)
+            asks = [
+                sample.Ask(
+                    f"{parent.problem_id}/{series}.t{turn}.{number}",
+                    problem,
+                    prompts.correction_prompt(problem, parent, judged[parent.id], prompt),
+                    (derive_seed(seed, series, turn, parent.id),),
+                    parent.id,
+                )
+                for problem in batch
+                for number, parent in enumerate(_failures(problem, tried, judged)[: config.per_problem])
+            ]
+            corrected = sample.generate(
+                lease.engine(model), asks, drawn, prompt, model, round=round, turn=turn, meter=meter
+            )
+            writer.write(index, corrected)
+            meter.add(len(batch))
+            on_shard(writer.artifact, index)
+    count = sum(1 for _ in writer.artifact.read(Attempt))
+    return writer.finish({"attempts": count})
+
+
+def _failures(problem: Problem, tried: list[Attempt], judged: dict[str, Verdict]) -> list[Attempt]:
+    """Distinct failed candidates of an unsolved problem, in the order they were sampled."""
+    mine = [a for a in tried if a.problem_id == problem.id and a.id in judged]
+    if any(judged[a.id].proved for a in mine):
+        return []
+    distinct: dict[str, Attempt] = {}
+    for attempt in mine:
+        if attempt.proof is not None and judged[attempt.id].status not in _NEVER:
+            distinct.setdefault(attempt.proof, attempt)
+    return list(distinct.values())

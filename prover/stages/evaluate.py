@@ -1,0 +1,141 @@
+"""Scores from verdicts: pass@k, unbiased, with bootstrap intervals over problems."""
+
+from collections.abc import Sequence
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lean_env.source import normalise_proof
+from prover.artifacts import Artifact, ArtifactWriter
+from prover.records import Attempt, Problem, Record, Verdict
+from prover.seeds import derive_seed
+from prover.stages.verify import Judged
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+
+
+class ProblemScore(Record):
+    """``n`` judged attempts of a problem, ``proved`` of them, ``distinct`` proofs up to comments and spacing.
+
+    ``first`` is the place (from 1) of the first proved attempt. ``beyond`` says that the fixed tactic list does not
+    solve the problem; None where that was not measured.
+    """
+
+    problem_id: str
+    n: int
+    proved: int
+    distinct: int
+    first: int | None = None
+    beyond: bool | None = None
+
+
+def run(
+    out: Path,
+    *,
+    problems: Artifact,
+    judged: Judged,
+    ks: Sequence[int],
+    ordered: bool = False,
+    baseline: Artifact | None = None,
+    clean: bool = False,
+) -> Artifact:
+    """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
+
+    ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
+    ``pass@all`` by any. ``baseline`` (scores of the fixed tactic list) adds ``beyond_pass@k``: the same over
+    the problems that the list does not solve.
+    """
+    attempts, verdicts = judged
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "evaluate",
+            "verdicts": verdicts.fingerprint,
+            "k": list(ks),
+            "ordered": ordered,
+            "baseline": baseline.fingerprint if baseline else None,
+        },
+        problems.shards,
+        clean=clean,
+    )
+    if writer.finished:
+        return writer.finished
+    scores: list[ProblemScore] = []
+    for index in range(problems.shards):
+        beyond = {s.problem_id: s.proved == 0 for s in baseline.read_shard(index, ProblemScore)} if baseline else {}
+        statuses = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
+        by_problem: dict[str, list[Attempt]] = {p.id: [] for p in problems.read_shard(index, Problem)}
+        for attempt in attempts.read_shard(index, Attempt):
+            if attempt.id in statuses:
+                by_problem[attempt.problem_id].append(attempt)
+        shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
+        writer.write(index, shard)
+        scores += shard
+    return writer.finish(_figures(scores, ks, ordered))
+
+
+def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
+    proofs = [a.proof for a in tried if verdicts[a.id].proved and a.proof is not None]
+    first = next((i for i, a in enumerate(tried, 1) if verdicts[a.id].proved), None)
+    return ProblemScore(
+        problem_id=ident,
+        n=len(tried),
+        proved=len(proofs),
+        distinct=len({normalise_proof(p) for p in proofs}),
+        first=first,
+        beyond=beyond,
+    )
+
+
+def _figures(scores: Sequence[ProblemScore], ks: Sequence[int], ordered: bool) -> dict[str, int | float]:
+    figures: dict[str, int | float] = {
+        "problems": len(scores),
+        "attempts": sum(s.n for s in scores),
+        "proved_attempts": sum(s.proved for s in scores),
+        "solved": sum(s.proved > 0 for s in scores),
+        "distinct_proofs": sum(s.distinct for s in scores),
+    }
+    beyond = [s for s in scores if s.beyond]
+    for k in ks:
+        values = np.array([_one(s, k, ordered) for s in scores])
+        figures |= _interval(f"pass@{k}", values)
+        if beyond:
+            figures |= _interval(f"beyond_pass@{k}", np.array([_one(s, k, ordered) for s in beyond]))
+    if ordered:
+        figures |= _interval("pass@all", np.array([float(s.proved > 0) for s in scores]))
+    if any(s.beyond is not None for s in scores):
+        figures["beyond_problems"] = len(beyond)
+    return figures
+
+
+def _one(score: ProblemScore, k: int, ordered: bool) -> float:
+    if ordered:
+        return float(score.first is not None and score.first <= k)
+    return pass_at_k(score.n, score.proved, k)
+
+
+def pass_at_k(n: int, proved: int, k: int) -> float:
+    """Chance that at least one of k attempts drawn without replacement from n is proved: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased (Chen et al. 2021, arXiv 2107.03374, eq. 1). Where fewer than k attempts were judged, all of them count.
+    """
+    if n - proved < k:
+        return float(proved > 0)
+    return 1.0 - comb(n - proved, k) / comb(n, k)
+
+
+def _interval(name: str, values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Mean in percent and its percentile-bootstrap interval, problems resampled (Efron 1979), seeded by the name."""
+    if values.size == 0:
+        return {}
+    rng = np.random.default_rng(derive_seed("bootstrap", name))
+    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {
+        name: round(100 * float(values.mean()), 2),
+        f"{name}_low": round(100 * float(low), 2),
+        f"{name}_high": round(100 * float(high), 2),
+    }

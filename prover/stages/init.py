@@ -1,0 +1,52 @@
+"""Make the starting model from scratch; the work is done by :mod:`prover.training.init_model`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from prover import prompts
+from prover.artifacts import Artifact, ArtifactWriter
+from prover.config import InitModel
+from prover.models import Model
+from prover.records import Problem, TrainingExample
+
+
+def run(
+    out: Path,
+    *,
+    problems: Artifact,
+    examples: Artifact | None,
+    config: InitModel,
+    prompt: prompts.Style,
+    seed: int,
+    clean: bool = False,
+) -> Model:
+    """A random model in ``out/model``, its tokenizer trained on the prompts of ``problems`` and the answers of ``examples``."""
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "init",
+            "config": config.model_dump(mode="json"),
+            "problems": problems.fingerprint,
+            "examples": examples.fingerprint if examples else None,
+            "prompt": {"style": prompt, "version": prompts.version()},
+            "seed": seed,
+        },
+        0,
+        clean=clean,
+    )
+    model = Model(out / "model", writer.artifact.fingerprint, "init")
+    if writer.finished:
+        return model
+    from prover.training.init_model import init_model  # late: imports torch
+
+    init_model(config, _texts(problems, examples, prompt), model.path, seed)
+    writer.finish({"problems": sum(1 for _ in problems.read(Problem))})
+    return model
+
+
+def _texts(problems: Artifact, examples: Artifact | None, prompt: prompts.Style) -> Iterator[str]:
+    for problem in problems.read(Problem):
+        yield from (message.content for message in prompts.proof_prompt(problem, prompt))
+    if examples is not None:
+        for example in examples.read(TrainingExample):
+            yield example.messages[-1].content

@@ -1,0 +1,152 @@
+"""Sample whole proofs: problems to attempts, shard by shard."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prover import prompts
+from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
+from prover.config import SamplingConfig
+from prover.engines import Completion, Engine, GenerationRequest, Sampling
+from prover.engines.lease import EngineLease
+from prover.models import Model
+from prover.progress import Meter, Progress
+from prover.records import Attempt, ChatMessage, Problem
+from prover.seeds import derive_seed
+
+
+def recipe(
+    problems: Artifact, model: Model, lease: EngineLease, prompt: prompts.Style, sampling: SamplingConfig, **more: Any
+) -> dict[str, Any]:
+    """What decides sampled attempts."""
+    return {
+        "problems": problems.fingerprint,
+        "model": model.fingerprint,
+        "engine": lease.recipe,
+        "prompt": {"style": prompt, "version": prompts.version()},
+        "sampling": sampling.model_dump(mode="json"),
+        **more,
+    }
+
+
+def run(
+    out: Path,
+    *,
+    problems: Artifact,
+    model: Model,
+    lease: EngineLease,
+    prompt: prompts.Style,
+    sampling: SamplingConfig,
+    series: str,
+    round: int,
+    seed: int,
+    progress: Progress,
+    on_shard: OnShard = lambda _artifact, _index: None,
+    clean: bool = False,
+) -> Artifact:
+    """``sampling.n`` attempts per problem. ``series`` names them (``r1``, ``e1``, ``control``) and enters their ids and seeds.
+
+    ``on_shard`` is told of each shard once it is on disk, finished ones included, so that checking can follow.
+    """
+    writer = ArtifactWriter(
+        out,
+        {"stage": "sample", "series": series, "seed": seed, **recipe(problems, model, lease, prompt, sampling)},
+        problems.shards,
+        clean=clean,
+    )
+    owed = set() if writer.finished else set(writer.missing())
+    for index in range(problems.shards):
+        if index not in owed:
+            on_shard(writer.artifact, index)
+    if writer.finished:
+        return writer.finished
+    counts = {"attempts": 0, "tokens": 0}
+    drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
+    with progress.stage(f"{series} sample", owed_problems(problems, owed), "problems") as meter:
+        for index in sorted(owed):
+            batch = problems.read_shard(index, Problem)
+            asks = [
+                Ask(
+                    f"{p.id}/{series}.t0",
+                    p,
+                    prompts.proof_prompt(p, prompt),
+                    tuple(derive_seed(seed, series, p.id, i) for i in range(sampling.n)),
+                )
+                for p in batch
+            ]
+            attempts = generate(lease.engine(model), asks, drawn, prompt, model, round=round, turn=0, meter=meter)
+            writer.write(index, attempts)
+            meter.add(len(batch))
+            on_shard(writer.artifact, index)
+    for attempt in writer.artifact.read(Attempt):
+        counts["attempts"] += 1
+        counts["tokens"] += attempt.completion_tokens
+    return writer.finish(counts)
+
+
+class Ask:
+    """One conversation to complete: for a problem, from a parent attempt where it is a correction."""
+
+    def __init__(
+        self,
+        id: str,
+        problem: Problem,
+        messages: tuple[ChatMessage, ...],
+        seeds: tuple[int, ...],
+        parent_id: str | None = None,
+    ) -> None:
+        self.id = id
+        self.problem = problem
+        self.messages = messages
+        self.seeds = seeds
+        self.parent_id = parent_id
+
+
+def generate(
+    engine: Engine,
+    asks: Sequence[Ask],
+    sampling: Sampling,
+    prompt: prompts.Style,
+    model: Model,
+    *,
+    round: int,
+    turn: int,
+    meter: Meter,
+) -> list[Attempt]:
+    """Complete the conversations; attempts in the order of the asks and their seeds, whatever finished first.
+
+    Conversations that do not fit the model's context yield no attempts.
+    """
+    fitting = [ask for ask in asks if engine.fits(ask.messages)]
+    requests = [GenerationRequest(id=ask.id, messages=ask.messages, seeds=ask.seeds) for ask in fitting]
+    done: dict[tuple[str, int], Completion] = {}
+    for completion in engine.generate(requests, sampling):
+        done[completion.request_id, completion.index] = completion
+        meter.add(attempts=1, tokens=completion.completion_tokens)
+    return [
+        _attempt(ask, i, done[ask.id, i], prompt, model, round, turn)
+        for ask in fitting
+        for i in range(len(ask.seeds))
+        if (ask.id, i) in done
+    ]
+
+
+def _attempt(
+    ask: Ask, index: int, completion: Completion, prompt: prompts.Style, model: Model, round: int, turn: int
+) -> Attempt:
+    return Attempt(
+        id=f"{ask.id}.{index}",
+        problem_id=ask.problem.id,
+        round=round,
+        turn=turn,
+        model=model.name,
+        messages=ask.messages,
+        completion=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        seed=ask.seeds[index],
+        parent_id=ask.parent_id,
+        proof=prompts.extract_proof(completion.text, ask.problem, prompt, completion.finish_reason),
+        logprob=completion.logprob,
+    )

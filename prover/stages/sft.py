@@ -1,0 +1,57 @@
+"""Fine-tune a model on selected examples; the work is done by :mod:`prover.training.sft`."""
+
+from pathlib import Path
+
+from prover.artifacts import Artifact, ArtifactWriter, read_manifest
+from prover.config import SftConfig
+from prover.errors import InputError
+from prover.models import Model
+from prover.progress import Progress
+
+
+def run(
+    out: Path,
+    *,
+    base: Model,
+    examples: Artifact,
+    config: SftConfig,
+    series: str,
+    seed: int,
+    progress: Progress,
+    clean: bool = False,
+) -> Model:
+    """The tuned model, in ``out/model``. Training goes on from its last checkpoint in ``out/work`` after a kill."""
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "sft",
+            "base": base.fingerprint,
+            "examples": examples.fingerprint,
+            "config": config.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "seed": seed,
+        },
+        0,
+        clean=clean,
+    )
+    model = Model(out / "model", writer.artifact.fingerprint, series)
+    if writer.finished:
+        return model
+    if not read_manifest(examples.path).counts["examples"]:
+        raise InputError(
+            f"{examples.path}: holds no training example, nothing was proved; "
+            "sample more (sampling.n, sampling.temperature), take easier problems, or use a [cold] start"
+        )
+    from prover.training.sft import SftJob, train  # late: imports torch
+
+    job = SftJob(
+        config=config,
+        base=base.path,
+        examples=tuple(examples.shard(i) for i in range(examples.shards)),
+        output=model.path,
+        work=out / "work",
+        seed=seed,
+    )
+    with progress.stage(f"{series} sft", config.steps, "steps") as meter:
+        result = train(job, lambda p: meter.add(p.steps, tokens=p.tokens))
+    writer.finish({"steps": result.step})
+    return model

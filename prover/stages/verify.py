@@ -1,0 +1,167 @@
+"""Let Lean judge attempts. Runs beside sampling: it takes each shard as soon as it is on disk."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lean_env.pool import LeanPool
+from lean_env.protocol import CheckRequest, Limits, StatementFailure
+from prover.artifacts import Artifact, ArtifactWriter
+from prover.progress import Meter, Progress
+from prover.records import Attempt, Problem, Verdict
+
+Judged = tuple[Artifact, Artifact]
+"""Attempts and the verdicts on them."""
+
+_NOT_REUSED = frozenset({"timeout", "memory"})
+
+
+def run(
+    out: Path,
+    *,
+    problems: Artifact,
+    attempts: Artifact,
+    pool: LeanPool,
+    limits: Limits,
+    series: str,
+    progress: Progress,
+    earlier: Sequence[Judged] = (),
+    ready: Iterable[int] | None = None,
+    clean: bool = False,
+) -> Artifact:
+    """A verdict per attempt, in the order of the attempts.
+
+    Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
+    same text are taken over (never those about time or memory). ``ready`` yields the shards of
+    ``attempts`` as they appear on disk; None takes all of them as present. An attempt whose problem does not
+    elaborate gets no verdict; how many is counted under ``unjudged``.
+    """
+    writer = ArtifactWriter(
+        out,
+        {
+            "stage": "verify",
+            "attempts": attempts.fingerprint,
+            "limits": msgspec.to_builtins(limits),
+            "toolchain": pool.toolchain.version,
+        },
+        problems.shards,
+        clean=clean,
+    )
+    if writer.finished:
+        return writer.finished
+    owed = set(writer.missing())
+    shards = range(problems.shards) if ready is None else ready
+    with progress.stage(f"{series} verify", len(owed), "shards") as meter:
+        board = _Board(writer, meter)
+        wanted = (i for i in shards if i in owed)
+        for result in pool.check(_requests(wanted, problems, attempts, earlier, limits, board)):
+            board.settle(result)
+    counts = {"verdicts": 0, "proved": 0}
+    for verdict in writer.artifact.read(Verdict):
+        counts["verdicts"] += 1
+        counts[verdict.status] = counts.get(verdict.status, 0) + 1
+    return writer.finish({**counts, "unjudged": board.unjudged}, toolchain=pool.toolchain.version)
+
+
+class _Shard:
+    """Attempts of one shard, and what is known of each distinct candidate."""
+
+    def __init__(self, attempts: list[Attempt]) -> None:
+        self.attempts = attempts
+        self.known: dict[tuple[str, str], Verdict | None] = {}
+        self.asked: dict[str, tuple[str, str]] = {}
+
+
+class _Board:
+    """Open shards; a shard is written once its last verdict is in. Shared by the feeding and the reading thread."""
+
+    def __init__(self, writer: ArtifactWriter, meter: Meter) -> None:
+        self._writer = writer
+        self._meter = meter
+        self._open: dict[int, _Shard] = {}
+        self._lock = threading.Lock()
+        self.unjudged = 0
+
+    def put(self, index: int, shard: _Shard) -> None:
+        with self._lock:
+            self._open[index] = shard
+        if not shard.asked:
+            self._write(index)
+
+    def settle(self, result: Verdict | StatementFailure) -> None:
+        index = int(result.attempt_id.partition(":")[0])
+        with self._lock:
+            shard = self._open[index]
+        key = shard.asked.pop(result.attempt_id)
+        shard.known[key] = result if isinstance(result, Verdict) else None
+        self._meter.add(checks=1, proved=int(isinstance(result, Verdict) and result.proved))
+        if not shard.asked:
+            self._write(index)
+
+    def _write(self, index: int) -> None:
+        with self._lock:
+            shard = self._open.pop(index)
+        self._writer.write(index, self._verdicts(shard))
+        self._meter.add(1)
+
+    def _verdicts(self, shard: _Shard) -> Iterator[Verdict]:
+        for attempt in shard.attempts:
+            if attempt.proof is None:
+                yield Verdict(attempt_id=attempt.id, status="no_proof", reason="text: the answer holds no proof")
+                continue
+            verdict = shard.known[attempt.problem_id, attempt.proof]
+            if verdict is None:
+                self.unjudged += 1
+            else:
+                yield msgspec.structs.replace(verdict, attempt_id=attempt.id)
+
+
+def _requests(
+    shards: Iterable[int],
+    problems: Artifact,
+    attempts: Artifact,
+    earlier: Sequence[Judged],
+    limits: Limits,
+    board: _Board,
+) -> Iterator[CheckRequest]:
+    for index in shards:
+        by_id = {p.id: p for p in problems.read_shard(index, Problem)}
+        shard = _Shard(attempts.read_shard(index, Attempt))
+        before = _known(index, earlier)
+        requests: list[CheckRequest] = []
+        for attempt in shard.attempts:
+            key = (attempt.problem_id, attempt.proof or "")
+            if attempt.proof is None or key in shard.known:
+                continue
+            shard.known[key] = before.get(key)
+            if shard.known[key] is not None:
+                continue
+            problem = by_id[attempt.problem_id]
+            ident = f"{index}:{len(requests)}"
+            shard.asked[ident] = key
+            requests.append(
+                CheckRequest(
+                    id=ident,
+                    header=problem.header,
+                    formal_statement=problem.formal_statement,
+                    proof=attempt.proof,
+                    forbidden_constants=problem.forbidden_constants,
+                    limits=limits,
+                )
+            )
+        board.put(index, shard)
+        yield from requests
+
+
+def _known(index: int, earlier: Sequence[Judged]) -> dict[tuple[str, str], Verdict]:
+    """Verdicts of finished stages on candidates of this shard's problems; they cost no second check."""
+    found: dict[tuple[str, str], Verdict] = {}
+    for attempts, verdicts in earlier:
+        proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
+        for verdict in verdicts.read_shard(index, Verdict):
+            place = proofs.get(verdict.attempt_id)
+            if place is not None and place[1] is not None and verdict.status not in _NOT_REUSED:
+                found[place[0], place[1]] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
+    return found
