@@ -17,7 +17,7 @@ from typing import Literal
 
 from lean_env.source import candidate_text, target_name
 from prover.records import Attempt, ChatMessage, Message, Problem, Verdict
-from prover.tactics import expand_pointers
+from prover.pointers import expand_pointers
 
 Style = Literal["plain", "chat"]
 
@@ -47,7 +47,7 @@ CHAT_FEEDBACK = """Lean did not accept this proof. The compiler said:
 
 Explain briefly what went wrong, then give the complete corrected file in one ```lean4 block, with the statement unchanged."""
 
-_FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _TYPE_BINDER = re.compile(r"\{[^{}]*: (?:Type|Sort)\b[^{}]*\} ?")
 _THEOREM = re.compile(r"^\s*(?:theorem|lemma)\s+\S+\s*")
 
