@@ -45,6 +45,7 @@ class CoreProblems(Section):
     """Theorems of Lean's own Init and Std, listed from the installed toolchain."""
 
     source: Literal["core"]
+    """Lean's core library."""
     split: Literal["train", "valid", "test"]
     """Split by a hash of module and namespace."""
     limit: int | None = Field(default=None, ge=1)
@@ -57,21 +58,28 @@ class MiniF2FProblems(Section):
     """miniF2F from a JSONL file of DeepSeek-Prover-V1.5 or Goedel-Prover-V2; the edition is read off the file."""
 
     source: Literal["minif2f"]
+    """The miniF2F benchmark."""
     path: Path
     """The benchmark's JSONL file."""
     split: Literal["valid", "test", "all"] = "all"
+    """Which of its halves; ``all`` takes both."""
     header: Literal["own", "core"] = "own"
     """``own`` keeps the file's Mathlib header; ``core`` replaces it by notation for the embedded Lean."""
     limit: int | None = Field(default=None, ge=1)
+    """At most so many problems, drawn by a fixed hash; None takes all."""
     premises: int = Field(default=0, ge=0, le=32)
+    """Retrieved lemmas attached to each problem."""
 
 
 class JsonlProblems(Section):
     """Our own Problem records."""
 
     source: Literal["jsonl"]
+    """A file of Problem records."""
     path: Path
+    """JSONL of Problem records."""
     limit: int | None = Field(default=None, ge=1)
+    """At most so many problems, the file's first; None takes all."""
 
 
 ProblemsConfig = Annotated[CoreProblems | MiniF2FProblems | JsonlProblems, Field(discriminator="source")]
@@ -79,6 +87,7 @@ ProblemsConfig = Annotated[CoreProblems | MiniF2FProblems | JsonlProblems, Field
 
 class PretrainedModel(Section):
     type: Literal["pretrained"]
+    """A model that lies on disk."""
     path: Path
     """A Hugging Face model directory with tokenizer and chat template."""
 
@@ -87,10 +96,13 @@ class InitModel(Section):
     """A small Llama made from scratch, its byte-level BPE tokenizer trained on the problems' text."""
 
     type: Literal["init"]
+    """A model made from scratch."""
     vocab_size: int = Field(default=1_500, ge=300)
     """Tokens of the BPE vocabulary."""
     hidden_size: int = Field(default=192, ge=32)
+    """Width of the model."""
     layers: int = Field(default=4, ge=1)
+    """Transformer blocks."""
     context: int = Field(default=512, ge=64)
     """Longest sequence, tokens."""
 
@@ -100,6 +112,7 @@ ModelConfig = Annotated[PretrainedModel | InitModel, Field(discriminator="type")
 
 class TransformersEngine(Section):
     type: Literal["transformers"] = "transformers"
+    """Hugging Face transformers, on CPU or one GPU."""
     batch_size: int = Field(default=256, ge=1)
     """Completions generated together. Part of the recipe: padding changes the last bits of the logits."""
     device: str = "auto"
@@ -110,6 +123,7 @@ class ScriptedEngine(Section):
     """Completions from a file, for tests and replays."""
 
     type: Literal["scripted"]
+    """Replies from a file."""
     path: Path
     """JSONL of {"problem_id", "turn", "completions": [text, ...]}."""
 
@@ -121,7 +135,9 @@ class SamplingConfig(Section):
     n: int = Field(default=8, ge=1)
     """Completions per problem and round."""
     temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass; 1 keeps every token."""
     max_tokens: int = Field(default=48, ge=1)
     """New tokens per completion."""
 
@@ -130,6 +146,7 @@ class ColdTactics(Section):
     """Verified proofs found by a list of tactics on a share of the training problems."""
 
     type: Literal["tactics"]
+    """Verified tactic proofs."""
     tactics: tuple[str, ...] = Field(min_length=1)
     """Proof templates; ``{v}`` is a variable, ``{w}`` a second one, ``{h}`` a hypothesis, ``{1}``.. a retrieved lemma."""
     share: float = Field(default=0.25, gt=0, le=1)
@@ -140,6 +157,7 @@ class ColdGrammar(Section):
     """Unverified proofs of a small tactic grammar: they teach syntax only."""
 
     type: Literal["grammar"]
+    """Unverified random proofs."""
     per_problem: int = Field(default=4, ge=1)
     """Random proofs written for each training problem."""
 
@@ -161,12 +179,15 @@ class SelectConfig(Section):
 
 class SftConfig(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak of the cosine schedule."""
     steps: int = Field(default=150, ge=1)
     """Optimizer steps."""
     batch_tokens: int = Field(default=4_096, ge=64)
     """Tokens per optimizer step, padding included."""
     warmup_steps: int = Field(default=20, ge=0)
+    """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's decoupled weight decay."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between resumable checkpoints."""
 
@@ -182,7 +203,9 @@ class EvaluateConfig(Section):
     k: tuple[int, ...] = (1, 8)
     """The k of pass@k."""
     temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass; 1 keeps every token."""
     control_n: int = Field(default=0, ge=0)
     """Attempts per problem of the cold model at the end, the control; 0 leaves it out."""
     portfolio: bool = False
@@ -199,7 +222,9 @@ class IterateConfig(Section):
     """What ``prover iterate`` reads."""
 
     seed: int = 0
+    """Decides everything that is drawn at random."""
     rounds: int = Field(default=3, ge=0)
+    """Rounds of expert iteration after the cold start."""
     prompt: Literal["plain", "chat"] = "chat"
     """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models."""
     train: ProblemsConfig
@@ -207,19 +232,27 @@ class IterateConfig(Section):
     evaluate_on: dict[str, ProblemsConfig] = {}
     """Named problem sets for evaluation."""
     model: ModelConfig
+    """The starting model."""
     engine: EngineConfig = TransformersEngine()
+    """What generates completions."""
     lean: LeanConfig = LeanConfig()
+    """Which Lean checks them, and its limits."""
     cold: ColdConfig | None = None
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
     sampling: SamplingConfig = SamplingConfig()
+    """How training attempts are drawn."""
     correct: CorrectConfig = CorrectConfig()
+    """Self-correction of training attempts."""
     select: SelectConfig = SelectConfig()
+    """What is learned from."""
     sft: SftConfig = SftConfig()
+    """Fine-tuning in each round."""
     average: AverageConfig | None = None
     """None uses the last checkpoint as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """Evaluation after each round."""
 
 
 def load_config(path: Path) -> IterateConfig:

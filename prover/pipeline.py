@@ -302,7 +302,7 @@ class Loop:
         """Sample, verify and score each evaluation set."""
         for name, problems in sets.items():
             out = self.dir / folder / "evaluate" / name
-            self._evaluate_set(out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name])
+            self.evaluate_set(out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name])
 
     def control(
         self, start: Model, sets: dict[str, Artifact], baselines: dict[str, Artifact], seen: dict[str, list[Judged]]
@@ -311,9 +311,9 @@ class Loop:
         for name, problems in sets.items():
             out = self.dir / "control" / name
             n = self.config.evaluate.control_n
-            self._evaluate_set(out, "control", 0, start, problems, n, baselines.get(name), seen[name])
+            self.evaluate_set(out, "control", 0, start, problems, n, baselines.get(name), seen[name])
 
-    def _evaluate_set(
+    def evaluate_set(
         self,
         out: Path,
         series: str,
@@ -323,7 +323,8 @@ class Loop:
         n: int,
         baseline: Artifact | None,
         seen: list[Judged],
-    ) -> None:
+    ) -> Artifact:
+        """Sample ``n`` attempts a problem, verify beside it, score; ``seen`` gains what was judged."""
         config = self.config.evaluate
         drawn = SamplingConfig(
             n=n, temperature=config.temperature, top_p=config.top_p, max_tokens=self.config.sampling.max_tokens
@@ -346,5 +347,5 @@ class Loop:
             lambda attempts, ready: self.verify(out / "verdicts", name, problems, attempts, seen, ready),
         )
         ks = sorted({k for k in (*config.k, n) if k <= n})
-        evaluate.run(out / "scores", problems=problems, judged=judged, ks=ks, baseline=baseline)
         seen.append(judged)
+        return evaluate.run(out / "scores", problems=problems, judged=judged, ks=ks, baseline=baseline)
