@@ -4,12 +4,13 @@ None of it decides soundness: whatever text this module assembles, the worker pa
 the trusted statement. What is decided here is only where the model's text goes and what never needs Lean at all.
 
 The lexer follows Lean's own rules for what is a comment, a string, a character or an identifier
-(``Lean/Parser/Basic.lean``: ``whitespace``, ``tokenFn``). It leaves out custom tokens: a problem's header could declare one that
-contains ``--`` or a quote; texts that cannot be lexed with certainty are left as they are.
+(``Lean/Parser/Basic.lean``: ``whitespace``, ``tokenFn``). It leaves out custom tokens: a problem's header could
+declare one that contains ``--`` or a quote; texts that cannot be lexed with certainty are left as they are.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from lean_env.errors import StatementError
@@ -106,8 +107,21 @@ def _code(text: str) -> list[Token]:
 _THEOREM_WORDS = ("theorem", "lemma")
 # Words that begin a command and can begin no term: a proof that starts with one is a whole text.
 _COMMAND_WORDS = frozenset(
-    "theorem lemma def abbrev instance inductive structure class import namespace section end variable universe"
-    " private protected public noncomputable mutual attribute axiom example opaque macro notation syntax elab".split()
+    {
+        "theorem",
+        "lemma",
+        "def",
+        "abbrev",
+        "instance",
+        "inductive",
+        "structure",
+        "class",
+        "import",
+        "namespace",
+        "section",
+    }
+    | {"end", "variable", "universe", "private", "protected", "public", "noncomputable", "mutual", "attribute", "axiom"}
+    | {"example", "opaque", "macro", "notation", "syntax", "elab"}
 )
 
 
@@ -117,7 +131,7 @@ def target_name(formal_statement: str) -> str:
     Raises StatementError where the text states no named theorem or lemma.
     """
     code = _code(formal_statement)
-    for word, name in zip(code, code[1:], strict=False):
+    for word, name in pairwise(code):
         if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
             return name.text
     raise StatementError("formal_statement states no theorem: it must read `theorem NAME ... : TYPE`, up to `:=`")
@@ -129,7 +143,7 @@ def states_target(proof: str, target: str) -> bool:
     A text that begins with a command is a whole text even if it states another theorem: the audit will miss the target.
     """
     code = _code(proof)
-    for word, name in zip(code, code[1:], strict=False):
+    for word, name in pairwise(code):
         if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
             stated = name.text.removeprefix("_root_.")
             if stated == target or target.endswith("." + stated):
@@ -144,10 +158,11 @@ def _begins_with_command(code: list[Token]) -> bool:
 
 
 def candidate_text(formal_statement: str, proof: str, header: str = "") -> str:
-    """The text that Lean elaborates after the header: the statement with ``proof``, or the whole text that ``proof`` is.
+    """The text that Lean elaborates after the header: the statement with ``proof``, or the whole text that ``proof``
+    is.
 
-    A whole text may bring its own imports, or repeat the problem's header word for word at its start. Both are blanked with
-    their line breaks kept, so that Lean's positions are positions in this text and in the model's.
+    A whole text may bring its own imports, or repeat the problem's header word for word at its start. Both are
+    blanked with their line breaks kept, so that Lean's positions are positions in this text and in the model's.
     """
     proof = proof.replace("\r\n", "\n")
     if not states_target(proof, target_name(formal_statement)):
@@ -231,13 +246,15 @@ class _Item(NamedTuple):
 
 
 def normalise_proof(text: str) -> str:
-    """A normal form for telling proofs apart: comments, blank lines and widths of white space that mean nothing are gone.
+    """A normal form for telling proofs apart: comments, blank lines and widths of white space that mean nothing are
+    gone.
 
-    Two texts with the same normal form are the same proof to Lean's parser. Lean's layout rules compare columns of tokens
-    on different lines (``checkColGe``, ``checkColGt``, ``checkColEq``) and ask whether two tokens share a line or touch; so the tokens,
-    their lines, where they touch and the order of all their columns are kept, and the least columns with that order are chosen.
-    Where the column of the first line is unknown (what precedes ``:=`` decides it) columns stay as they are, unless that
-    line is ``by`` alone. A text that the lexer is not sure of comes back unchanged.
+    Two texts with the same normal form are the same proof to Lean's parser. Lean's layout rules compare columns of
+    tokens on different lines (``checkColGe``, ``checkColGt``, ``checkColEq``) and ask whether two tokens share a line
+    or touch; so the tokens, their lines, where they touch and the order of all their columns are kept, and the least
+    columns with that order are chosen. Where the column of the first line is unknown (what precedes ``:=`` decides
+    it) columns stay as they are, unless that line is ``by`` alone. A text that the lexer is not sure of comes back
+    unchanged.
     """
     text = text.replace("\r\n", "\n")
     items = _items(text)
@@ -283,13 +300,14 @@ def _items(text: str) -> list[_Item] | None:
 
 
 def _least_columns(items: list[_Item], base: int) -> list[_Item]:
-    """The items moved to the least columns, from ``base``, that keep the order of all columns, gaps and touching tokens."""
+    """The items moved to the least columns, from ``base``, that keep the order of all columns, gaps and touching
+    tokens."""
     columns = sorted({item.column for item in items})
     rank = {column: index for index, column in enumerate(columns)}
     least = [base] * len(columns)
     pairs = [
         (rank[left.column], rank[right.column], len(left.text), right.spaced)
-        for left, right in zip(items, items[1:], strict=False)
+        for left, right in pairwise(items)
         if left.line == right.line
     ]
     for _ in range(200):

@@ -9,8 +9,10 @@ from lean_env.protocol import Limits
 from lean_env.source import candidate_text, normalise_proof, refusal, states_target, target_name, tokens
 
 PIECES = st.sampled_from(
-    ["by", "simp", "omega", "x'", "«a b»", "(", ")", "⟨", "·", "/-", "-/", "--", "/-- d -/", "\n", "\n  ", " ", "    ", '"', "'a'", "'", "\\",
-     "r#\"", "\"#", "<-", "//", "1.5", "𝓝", "ℕ", ":=", "{", "theorem", "foo.bar", "_", ",", "`x", "have h : p := by"]
+    ["by", "simp", "omega", "x'", "«a b»", "(", ")", "⟨", "·", "/-", "-/",
+     "--", "/-- d -/", "\n", "\n  ", " ", "    ", '"', "'a'", "'", "\\",
+     "r#\"", "\"#", "<-", "//", "1.5", "𝓝", "ℕ", ":=", "{", "theorem",
+     "foo.bar", "_", ",", "`x", "have h : p := by"]
 )  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=25).map("".join)
 
@@ -31,7 +33,8 @@ def kinds(text: str) -> list[tuple[str, str]]:
         ("a -- b /-\nc", [("ident", "a"), ("comment", "-- b /-"), ("ident", "c")]),
         ('"a -- \\" /-" b', [("string", '"a -- \\" /-"'), ("ident", "b")]),
         ('r#"a " -- "# b', [("string", 'r#"a " -- "#'), ("ident", "b")]),
-        ("x' y'' 'c' '\"' '\\''", [("ident", "x'"), ("ident", "y''"), ("char", "'c'"), ("char", "'\"'"), ("char", "'\\''")]),
+        ("x' y'' 'c' '\"' '\\''", [("ident", "x'"), ("ident", "y''"),
+         ("char", "'c'"), ("char", "'\"'"), ("char", "'\\''")]),
         ("«a -- b».c", [("ident", "«a -- b».c")]),
         ("{x //-x = 0}", [("symbol", "{"), ("ident", "x"), ("symbol", "//"), ("symbol", "-"), ("ident", "x"),
                           ("symbol", "="), ("number", "0"), ("symbol", "}")]),
@@ -102,7 +105,10 @@ def test_candidate_text_joins_statement_and_proof() -> None:
 def test_candidate_text_keeps_a_whole_text_with_its_lines() -> None:
     header = "import Mathlib\n\nopen Nat\nset_option autoImplicit false\n"
     whole = "-- mine\nimport Mathlib\nimport Aesop\n\n" + STATEMENT + " := rfl"
-    assert candidate_text(STATEMENT, whole, header) == "-- mine\n" + " " * 14 + "\n" + " " * 12 + "\n\n" + STATEMENT + " := rfl"
+    assert (
+        candidate_text(STATEMENT, whole, header)
+        == "-- mine\n" + " " * 14 + "\n" + " " * 12 + "\n\n" + STATEMENT + " := rfl"
+    )
     repeated = header + "\n" + STATEMENT + " := rfl"
     assert candidate_text(STATEMENT, repeated, header).split("\n") == [" " * 14, "", "", "", "", STATEMENT + " := rfl"]
     other = "open Int\n" + STATEMENT + " := rfl"
@@ -167,17 +173,24 @@ def test_normal_form_is_stable(text: str) -> None:
 
 
 LINES = st.lists(
-    st.tuples(st.integers(1, 4), st.lists(st.sampled_from(["simp", "(x)", "·", "h", "| a =>", "exact f"]), min_size=1, max_size=4)),
+    st.tuples(
+        st.integers(1, 4),
+        st.lists(st.sampled_from(["simp", "(x)", "·", "h", "| a =>", "exact f"]), min_size=1, max_size=4),
+    ),
     min_size=1,
     max_size=6,
 )
 
 
 @given(LINES, st.integers(2, 5), st.booleans())
-def test_indentation_width_and_comments_do_not_matter(lines: list[tuple[int, list[str]]], width: int, comments: bool) -> None:
+def test_indentation_width_and_comments_do_not_matter(
+    lines: list[tuple[int, list[str]]], width: int, comments: bool
+) -> None:
     # One word a line: no column inside a line can meet another line's indentation.
     def text(step: int, remark: str) -> str:
-        return "by" + "".join(f"\n{' ' * step * depth}{words[0].split()[0].strip('(|)')}{remark}" for depth, words in lines)
+        return "by" + "".join(
+            f"\n{' ' * step * depth}{words[0].split()[0].strip('(|)')}{remark}" for depth, words in lines
+        )
 
     assert normalise_proof(text(width, " -- why\n\n" if comments else "")) == normalise_proof(text(1, ""))
 
@@ -187,7 +200,11 @@ def test_normal_form_keeps_words_and_the_order_of_columns(lines: list[tuple[int,
     text = "by" + "".join(f"\n{'  ' * depth}{'  '.join(words)}" for depth, words in lines)
 
     def places(source: str) -> list[tuple[str, int]]:
-        found = [(token.text, token.start - source.rfind("\n", 0, token.start)) for token in tokens(source) if token.kind != "space"]
+        found = [
+            (token.text, token.start - source.rfind("\n", 0, token.start))
+            for token in tokens(source)
+            if token.kind != "space"
+        ]
         return found[1:]
 
     before, after = places(text), places(normalise_proof(text))

@@ -1,0 +1,104 @@
+"""What a worker's reply, or its loss, means for the task that was put to it."""
+
+from typing import Any
+
+import msgspec
+
+from lean_env.errors import WorkerError
+from lean_env.protocol import Message, StatementFailure, Status, Verdict
+from lean_env.schedule import Answer, Task
+from lean_env.worker import WorkerLost
+
+_LOSS_STATUS: dict[str, Status] = {"timeout": "timeout", "memory": "memory", "died": "memory", "protocol": "failed"}
+"""Ends that a candidate can bring about. By itself a worker ends for want of stack or heap; one that answers out of
+protocol, or reports an internal error of ours, twice on the same candidate, has at least not found a proof."""
+
+
+class _CheckReply(msgspec.Struct, frozen=True):
+    status: Status
+    reason: str = ""
+    messages: tuple[Message, ...] = ()
+    axioms: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
+    goals: tuple[str, ...] = ()
+    heartbeats: int = 0
+    ms: float = 0.0
+
+
+class _FailureReply(msgspec.Struct, frozen=True):
+    statement_failure: str
+    reason: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+def answer_of(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
+    """The reply as a record. Raises WorkerLost for an internal error of the worker's and for anything out of
+    protocol."""
+    if "error" in reply and "messages" not in reply:
+        raise WorkerLost("protocol", f"Lean's side failed: {reply['error']}")
+    try:
+        return _convert(task, reply, toolchain)
+    except msgspec.ValidationError as error:
+        raise WorkerLost("protocol", f"a reply out of protocol: {error}") from error
+
+
+def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
+    if task.kind in ("ask", "file"):
+        return reply
+    request = task.request
+    assert request is not None
+    if "statement_failure" in reply:
+        failed = msgspec.convert(reply, _FailureReply)
+        where = "header" if failed.statement_failure == "header" else "statement"
+        failure = StatementFailure(request.id, where, failed.reason, failed.messages)
+        return failure if task.kind == "check" else (request.id, failure)
+    if task.kind == "elaborate":
+        if reply.get("ok") is not True:
+            raise msgspec.ValidationError("neither `ok` nor `statement_failure`")
+        return request.id, None
+    checked = msgspec.convert(reply, _CheckReply)
+    return Verdict(
+        request.id,
+        checked.status,
+        checked.reason,
+        checked.messages,
+        checked.axioms,
+        checked.used,
+        checked.goals,
+        checked.heartbeats,
+        round(checked.ms / 1000, 6),
+        toolchain,
+    )
+
+
+def answer_of_losses(task: Task, losses: list[WorkerLost], toolchain: str) -> Answer | WorkerError | None:
+    """The result of a task that cost several workers, once two of them agree (of three, two do); None while it is to
+    be tried again.
+
+    It is a WorkerError for the asker where there is no verdict to give (``ask``, ``file``).
+    """
+    statuses: list[Status] = [_LOSS_STATUS[loss.kind] for loss in losses]
+    status = statuses[-1]
+    if statuses.count(status) < 2:
+        return None
+    reason = f"limits: {losses[-1]}"
+    if task.request is None:
+        return WorkerError(f"{name_of(task)}: {losses[-1]}")
+    if task.kind == "elaborate":
+        return task.request.id, StatementFailure(task.request.id, "statement", reason)
+    return Verdict(task.request.id, status, reason, toolchain=toolchain)
+
+
+def answer_of_damage(task: Task, wrong: str, toolchain: str) -> Answer | WorkerError:
+    """The result of a task that alone made two workers fail their canaries."""
+    reason = f"limits: leaves behind a worker that answers wrongly ({wrong})"
+    if task.request is None:
+        return WorkerError(f"{name_of(task)}: {reason}")
+    if task.kind == "elaborate":
+        return task.request.id, StatementFailure(task.request.id, "statement", reason)
+    return Verdict(task.request.id, "failed", reason, toolchain=toolchain)
+
+
+def name_of(task: Task) -> str:
+    """What to call a task in an error: the request's id, or what was asked."""
+    return task.request.id if task.request is not None else str(task.message.get("op"))

@@ -1,0 +1,227 @@
+"""Many Lean workers behind plain iterators: routing, back-pressure, retries, canaries, retirement.
+
+Every request gets exactly one result. What the pool does to earn that:
+
+* **A lost worker** (killed, out of memory, out of time) costs nothing but time: its task is tried again on a fresh
+  one. ``timeout`` and ``memory`` are given only once a second try, on a fresh worker, agrees; a candidate that makes
+  two end by themselves gets ``memory``, for that is exhaustion of stack or heap. Workers killed from outside, or
+  starved by a loaded host, never count against a candidate: in the end they are a :class:`WorkerError`, and the
+  verdict stays owed.
+* **Canaries** (:mod:`lean_env.canaries`): a worker answers them before its first task and again at least every
+  ``CANARY_CHECKS`` checks or ``CANARY_SECONDS`` seconds. Its results are held back until the canaries after them were
+  answered rightly, so no result that was given out ever has to be taken back. When a worker fails, or is lost, what
+  was held is checked again elsewhere: after a failed canary one by one, to find the candidate that did the damage; a
+  candidate that alone damages two workers is ``failed``. A fresh worker that fails is a :class:`CanaryError`.
+* **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
+  (sampling) overlaps with checking; the driver's memory does not grow with their number.
+"""
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from lean_env.errors import LeanError, StatementError, WorkerError
+from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
+from lean_env.schedule import Answer, Job, Kind, Task, TaskQueue
+from lean_env.slot import CANARY_CHECKS, Slot, Startable
+from lean_env.source import candidate_text, refusal, target_name
+
+_T = TypeVar("_T")
+
+
+class PoolStats(msgspec.Struct, frozen=True):
+    """What a pool has done so far. ``restarts`` are starts that replace a lost or retired worker; ``lean_seconds`` is
+    Lean's own time."""
+
+    checks: int = 0
+    started: int = 0
+    restarts: int = 0
+    lost: int = 0
+    lean_seconds: float = 0.0
+    peak_worker_mb: float = 0.0
+
+
+class LeanPool:
+    """A context manager that owns ``workers`` Lean processes, each started when there is work for it.
+
+    Its methods may be called from several threads at once.
+    """
+
+    def __init__(self, toolchain: Startable, workers: int = 2) -> None:
+        if workers < 1:
+            raise ValueError("a pool needs at least one worker")
+        self._toolchain = toolchain
+        self.queue = TaskQueue()
+        self._lock = threading.Lock()
+        self._jobs: set[Job] = set()
+        self._stats = PoolStats()
+        self._fatal: LeanError | None = None
+        self._slots = [Slot(self, number) for number in range(workers)]
+        self._threads: list[threading.Thread] = []
+        self._window = workers * (CANARY_CHECKS + 16)
+
+    def __enter__(self) -> "LeanPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def toolchain(self) -> Startable:
+        return self._toolchain
+
+    @property
+    def stats(self) -> PoolStats:
+        return self._stats
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [slot.worker.pid for slot in self._slots if slot.worker is not None]
+
+    def close(self) -> None:
+        """Kills every worker and ends every running call with an error. Safe to call again."""
+        self.queue.close()
+        self.fail(WorkerError("the Lean pool was closed"))
+        for slot in self._slots:
+            slot.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def check(self, requests: Iterable[CheckRequest]) -> Iterator[Verdict | StatementFailure]:
+        """Checks candidates and yields one result for each as they finish, in no particular order.
+
+        ``requests`` is read ahead in a thread of its own; an exception in it ends the iteration with that exception
+        once what was read before is answered. Raises WorkerError or CanaryError when Lean itself cannot be had; what
+        was not yielded is owed.
+        """
+        for answer in self._run(requests, self._check_task):
+            assert isinstance(answer, Verdict | StatementFailure)
+            yield answer
+
+    def elaborate(self, requests: Iterable[CheckRequest]) -> Iterator[tuple[str, StatementFailure | None]]:
+        """Whether the header and statement of each request elaborate: its id and None, or the failure. The proof is
+        not looked at."""
+        for answer in self._run(requests, self._elaborate_task):
+            assert isinstance(answer, tuple)
+            yield answer
+
+    def ask(self, message: dict[str, Any], limits: Limits, reply_bytes: int = 64 << 20) -> dict[str, Any]:
+        """Asks a worker something else (``library.*``, ``file``) and returns its reply. Raises WorkerError when it
+        finds none within the limits."""
+        kind: Kind = "file" if message.get("op") == "file" else "ask"
+
+        def task(job: Job, _: None) -> Task:
+            return Task(job, kind, ("ask", message.get("op")), message, limits, reply_bytes=reply_bytes)
+
+        for answer in self._run([None], task):
+            assert isinstance(answer, dict)
+            return answer
+        raise AssertionError("a job of one task ended without an answer")
+
+    # Jobs
+
+    def _run(self, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]") -> Iterator[Answer]:
+        job = Job(threading.Semaphore(self._window))
+        with self._lock:
+            if self._fatal is not None:
+                raise self._fatal
+            self._jobs.add(job)
+            self._start_slots()
+        feeder = threading.Thread(target=self._feed, args=(job, source, make), name="lean-feed", daemon=True)
+        feeder.start()
+        try:
+            given = 0
+            while job.fed is None or given < job.fed:
+                answer = job.results.get()
+                if isinstance(answer, LeanError):
+                    raise answer
+                if answer is not None:
+                    yield answer
+                    given += 1
+                    job.room.release()
+            if job.failure is not None:
+                raise job.failure
+        finally:
+            job.cancelled = True
+            job.room.release()  # the feeder may wait for room
+            with self._lock:
+                self._jobs.discard(job)
+
+    def _feed(self, job: Job, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]") -> None:
+        """Turns requests into tasks as there is room for them."""
+        fed = 0
+        try:
+            for item in source:
+                job.room.acquire()
+                if job.cancelled:
+                    break
+                task = make(job, item)
+                fed += 1
+                if isinstance(task, Task):
+                    self.queue.put(task)
+                else:
+                    job.results.put(task)
+        except BaseException as error:
+            job.failure = error
+        job.fed = fed
+        job.results.put(None)
+        self.queue.wake()  # what idle workers hold back for this job may go out now
+        if job.cancelled and isinstance(source, Generator):
+            source.close()
+
+    def _check_task(self, job: Job, request: CheckRequest) -> Task | Answer:
+        if refused := refusal(request.proof, request.limits):
+            return Verdict(request.id, refused[0], refused[1], toolchain=self._toolchain.version)
+        try:
+            target = target_name(request.formal_statement)
+        except StatementError as error:
+            return StatementFailure(request.id, "statement", str(error))
+        message = {
+            "op": "check",
+            "header": request.header,
+            "statement": request.formal_statement,
+            "target": target,
+            "candidate": candidate_text(request.formal_statement, request.proof, request.header),
+            "forbidden": request.forbidden_constants,
+            "heartbeats": request.limits.heartbeats,
+            "syntax": True,
+        }
+        return Task(job, "check", (request.header, request.formal_statement), message, request.limits, request)
+
+    def _elaborate_task(self, job: Job, request: CheckRequest) -> Task | Answer:
+        try:
+            target = target_name(request.formal_statement)
+        except StatementError as error:
+            return request.id, StatementFailure(request.id, "statement", str(error))
+        message = {"op": "elaborate", "header": request.header, "statement": request.formal_statement, "target": target}
+        key = (request.header, request.formal_statement)
+        return Task(job, "elaborate", key, message, request.limits, request)
+
+    # What the slots ask for
+
+    def _start_slots(self) -> None:
+        """Starts the slots' threads (not yet their workers). With the lock held."""
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=slot.serve, name=f"lean-{slot.number}", daemon=True) for slot in self._slots
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def fail(self, error: LeanError) -> None:
+        with self._lock:
+            self._fatal = self._fatal or error
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.results.put(self._fatal)
+
+    def count(self, **more: float) -> None:
+        with self._lock:
+            peak = max(self._stats.peak_worker_mb, more.pop("peak_worker_mb", 0.0))
+            sums = {name: getattr(self._stats, name) + value for name, value in more.items()}
+            self._stats = msgspec.structs.replace(self._stats, peak_worker_mb=peak, **sums)

@@ -1,0 +1,215 @@
+"""One place for a Lean worker in the pool, with the thread that serves it."""
+
+from typing import Any, Protocol
+
+from lean_env import canaries
+from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of
+from lean_env.errors import CanaryError, LeanError, WorkerError
+from lean_env.schedule import Answer, Held, Task, TaskQueue
+from lean_env.worker import Launch, Worker, WorkerLost
+
+CANARY_CHECKS = 100
+"""Most results held back."""
+CANARY_SECONDS = 3.0
+"""Longest that a busy worker's results are held back, plus the check that runs."""
+CANARY_IDLE_SECONDS = 0.3
+"""Longest that an idle worker's results are held back."""
+RETIRE_CHECKS = 5_000
+"""A worker is replaced after so many answers."""
+RETIRE_SHARE = 0.85
+"""A worker is replaced when its resident memory passes this share of the limit, rather than fail a candidate for what
+others left."""
+STARTS = 3
+"""How often in a row a worker may fail to start."""
+OUTSIDE_LOSSES = 6
+"""How often a task, or a start, may lose its worker through no fault of its own."""
+
+
+class Startable(Protocol):
+    """A Lean that workers can be started from."""
+
+    @property
+    def version(self) -> str: ...
+
+    def launch(self) -> Launch: ...
+
+
+class Owner(Protocol):
+    """What a slot needs of its pool."""
+
+    @property
+    def toolchain(self) -> Startable: ...
+
+    @property
+    def queue(self) -> TaskQueue: ...
+
+    def count(self, **more: float) -> None: ...
+
+    def fail(self, error: LeanError) -> None: ...
+
+
+class Slot:
+    """One place for a worker, with the thread that serves it. All but :meth:`kill` runs in that thread."""
+
+    def __init__(self, pool: Owner, number: int) -> None:
+        self.number = number
+        self.worker: Worker | None = None
+        self._pool = pool
+        self._held = Held()
+        self._tainted = False
+        self._starts = 0
+
+    def kill(self) -> None:
+        worker = self.worker
+        if worker is not None:
+            worker.kill()
+
+    def serve(self) -> None:
+        """Takes tasks until the pool closes. An error that is ours ends every job of the pool."""
+        queue = self._pool.queue
+        try:
+            while not queue.closed:
+                patience = None if not self._held.items else 0.0 if self._awaited() else CANARY_IDLE_SECONDS
+                task = queue.take(self.number, patience)
+                if task is not None:
+                    self._do(task)
+                elif self._held.items and (self._awaited() or self._held.age() >= CANARY_IDLE_SECONDS):
+                    self._release()
+        except LeanError as error:
+            self._pool.fail(error)
+        except BaseException as error:
+            self._pool.fail(WorkerError(f"internal error in the Lean pool: {error!r}"))
+            raise
+        finally:
+            self._discard()
+
+    def _awaited(self) -> bool:
+        """Whether the end of some job waits for a result held here."""
+        return any(task.job.fed is not None for task, _ in self._held.items)
+
+    def _do(self, task: Task) -> None:
+        """Gets one answer, on as many workers as it takes."""
+        losses: list[WorkerLost] = []
+        outside = 0
+        version = self._pool.toolchain.version
+        if task.suspect or task.kind == "file":
+            self._release()  # what came before must not be mixed up with it
+        while not self._pool.queue.closed:
+            worker = self._ready_worker(fresh=bool(losses) or (self._tainted and task.kind != "file"))
+            if worker is None:
+                return
+            try:
+                reply = worker.ask(task.message, task.limits, task.reply_bytes)
+                answer = answer_of(task, reply, version)
+            except WorkerLost as loss:
+                self._lose()
+                if loss.kind in ("killed", "starved"):
+                    outside += 1
+                    if outside >= OUTSIDE_LOSSES and not self._pool.queue.closed:
+                        raise WorkerError(f"{name_of(task)}: lost its Lean worker {outside} times: {loss}") from loss
+                    continue
+                losses.append(loss)
+                final = answer_of_losses(task, losses, version)
+                if final is not None:
+                    self._give(task, final)
+                    return
+            else:
+                self._keep(task, answer, reply)
+                return
+
+    def _keep(self, task: Task, answer: Answer, reply: dict[str, Any]) -> None:
+        worker = self.worker
+        assert worker is not None
+        milliseconds = reply.get("ms", 0.0)
+        self._pool.count(checks=1, lean_seconds=milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0)
+        if task.kind == "file":
+            self._tainted = True  # it ran unfiltered: no check may follow on this worker
+            self._give(task, answer)
+            return
+        self._held.add(task, answer)
+        memory = worker.usage().memory_mb
+        old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
+        if old or task.suspect or len(self._held.items) >= CANARY_CHECKS or self._held.age() >= CANARY_SECONDS:
+            self._release()
+        if old:
+            self._discard()
+
+    def _give(self, task: Task, answer: Answer | WorkerError) -> None:
+        task.job.results.put(answer)
+
+    def _release(self) -> None:
+        """Asks the canaries and gives out what is held, or sees to it that it is checked again."""
+        if not self._held.items or self.worker is None:
+            return
+        try:
+            wrong = canaries.wrong_canary(self.worker, self._held.items[-1][0])
+        except WorkerLost as loss:
+            if loss.kind in ("killed", "starved"):
+                self._lose()
+                return
+            wrong = str(loss)
+        if wrong is None:
+            for task, answer in self._held.items:
+                self._give(task, answer)
+            self._held = Held()
+            return
+        suspects = [task for task, _ in self._held.items]
+        self._held = Held()
+        self._lose()
+        if len(suspects) == 1:
+            suspects[0].damages += 1
+            if suspects[0].damages >= 2:
+                self._give(suspects[0], answer_of_damage(suspects[0], wrong, self._pool.toolchain.version))
+                return
+        for task in suspects:
+            task.suspect = True
+        self._pool.queue.give_back(suspects)
+
+    def _lose(self) -> None:
+        """Gets rid of the worker without hearing its canaries: what it said since the last ones is not to be relied
+        on."""
+        again = [task for task, _ in self._held.items]
+        self._held = Held()
+        self._pool.count(lost=1)
+        self._discard()
+        if again:
+            self._pool.queue.give_back(again)
+
+    def _discard(self) -> None:
+        if self.worker is not None:
+            self._pool.count(peak_worker_mb=self.worker.peak_mb)
+            self.worker.close()
+            self.worker = None
+        self._tainted = False
+
+    def _ready_worker(self, fresh: bool) -> Worker | None:
+        """A worker whose canaries sing; a new one if ``fresh`` is asked for and this one has worked. None to try
+        again."""
+        if self.worker is not None and fresh and self.worker.asked > len(canaries.CANARIES):
+            self._release()
+            self._discard()
+        if self.worker is not None:
+            return self.worker
+        self._pool.count(started=1, restarts=int(self._starts > 0))
+        self._starts += 1
+        failures: list[LeanError] = []
+        outside = 0
+        while not self._pool.queue.closed:
+            try:
+                worker = self.worker = Worker(self._pool.toolchain.launch())
+                if self._pool.queue.closed:
+                    worker.kill()  # the pool was closed before it could see this worker
+                worker.wait_ready()
+                wrong = canaries.wrong_canary(worker, None)
+                if wrong is None:
+                    return worker
+                failures.append(
+                    CanaryError(f"a fresh Lean worker gives wrong answers: {wrong}; run `prover setup --force`")
+                )
+            except (WorkerLost, OSError) as error:
+                failures.append(WorkerError(f"Lean cannot start: {error}"))
+                outside += isinstance(error, WorkerLost) and error.kind == "killed"
+            self._discard()
+            if (len(failures) - outside >= STARTS or outside >= OUTSIDE_LOSSES) and not self._pool.queue.closed:
+                raise failures[-1]
+        return None

@@ -1,0 +1,104 @@
+"""A process that speaks the worker protocol and behaves as the candidate's text says. Run by the pool's tests in
+Lean's place.
+
+A candidate's words after ``:=`` say what it does: ``ok``, ``wrong``, ``die``, ``spin``, ``nap``, ``bomb``, ``flood``,
+``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``poison`` (every later answer is "proved"), ``once FILE
+WORD`` (does WORD the first time only).
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+poisoned = False
+
+
+def say(reply: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+def canary(request: dict[str, Any]) -> str:
+    text, statement = request["candidate"], request["statement"]
+    if "axiom" in text:
+        return "forbidden_axiom"
+    if "sorry" in text:
+        return "sorry"
+    if not text.startswith(statement):
+        return "statement_changed"
+    return "proved" if "n + 0 = n" in statement else "failed"
+
+
+def misbehave(word: str, nonce: str) -> None:
+    if word == "die":
+        sys.stderr.write("RangeError: Maximum call stack size exceeded\n")
+        sys.exit(0)
+    if word == "spin":
+        while True:
+            pass
+    if word == "nap":
+        time.sleep(1_000)
+    if word == "bomb":
+        hoard = [bytearray(8 << 20)]
+        while True:
+            hoard.append(bytearray(b"x") * (8 << 20))
+            time.sleep(0.01)
+    if word == "flood":
+        for _ in range(100):
+            sys.stdout.write("x" * (1 << 20))
+    if word == "babble":
+        sys.stdout.write("not JSON\n")
+        sys.stdout.flush()
+    if word == "twice":
+        say({"nonce": nonce, "status": "proved"})
+    if word == "forge":
+        say({"nonce": "0" * 16, "status": "proved"})
+    if word == "stderr":
+        sys.stderr.write("y" * (1 << 20))
+    if word == "own-kill":
+        os.kill(os.getpid(), 9)
+
+
+def main() -> None:
+    global poisoned
+    say({"ready": True, "version": "scripted"})
+    checks = 0
+    for line in sys.stdin:
+        request = json.loads(line)
+        nonce = request["nonce"]
+        if request["op"] == "echo":
+            say({"nonce": nonce, "echo": request["text"], "pid": os.getpid()})
+            continue
+        if request["op"] == "elaborate":
+            bad = "bad" in request["statement"]
+            failure = {"statement_failure": "statement", "reason": "elaboration: unknown identifier 'bad'"}
+            say({"nonce": nonce, **(failure if bad else {"ok": True})})
+            continue
+        if request["target"] == "prover_canary" or "by sorry" in request["candidate"]:
+            say({"nonce": nonce, "status": "proved" if poisoned else canary(request), "ms": 0.01})
+            continue
+        checks += 1
+        words = request["candidate"].rpartition(":= ")[2].split()
+        if words[0] == "once":
+            marker = Path(words[1])
+            first = not marker.exists()
+            marker.touch()
+            words = words[2:] if first else ["ok"]
+        misbehave(words[0], nonce)
+        if words[0] == "poison":
+            poisoned = True
+        if words[0] == "internal":
+            say({"nonce": nonce, "error": "uncaught exception: index out of bounds"})
+            continue
+        if words[0] == "odd":
+            say({"nonce": nonce, "status": "splendid"})
+            continue
+        status = "proved" if poisoned or words[0] != "wrong" else "failed"
+        used = [str(checks), str(os.getpid()), request["header"]]
+        say({"nonce": nonce, "status": status, "used": used, "axioms": ["propext"], "heartbeats": 7, "ms": 1.0})
+
+
+main()
