@@ -60,6 +60,16 @@ class Usage(msgspec.Struct, frozen=True):
     memory_mb: float
 
 
+def process_usage(pid: int) -> Usage:
+    """What a process has used (/proc/PID/stat). Zeros once it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no Path objects: called at every check
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return Usage(0.0, 0.0)
+    return Usage((int(fields[11]) + int(fields[12])) / _TICK, int(fields[21]) * _PAGE / (1 << 20))
+
+
 class Worker:
     """A Lean process, for one thread; only :meth:`kill` may be called from others.
 
@@ -128,12 +138,7 @@ class Worker:
 
     def usage(self) -> Usage:
         """What the process has used. Zeros once it is gone."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 - called at every check
-                fields = file.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return Usage(0.0, 0.0)
-        used = Usage((int(fields[11]) + int(fields[12])) / _TICK, int(fields[21]) * _PAGE / (1 << 20))
+        used = process_usage(self.pid)
         self.peak_mb = max(self.peak_mb, used.memory_mb)
         return used
 
