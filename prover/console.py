@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -21,7 +21,7 @@ WIDE = 100
 
 
 @contextmanager
-def show_progress(stream: TextIO | None = None, *, plain_seconds: float = PLAIN_SECONDS) -> Iterator[Progress]:
+def open_progress(stream: TextIO | None = None, *, plain_seconds: float = PLAIN_SECONDS) -> Iterator[Progress]:
     """The display that fits ``stream`` (stderr by default)."""
     console = Console(file=stream or sys.stderr, highlight=False)
     if not console.is_terminal:
@@ -29,6 +29,39 @@ def show_progress(stream: TextIO | None = None, *, plain_seconds: float = PLAIN_
         return
     with LiveProgress(console) as live:
         yield live
+
+
+@contextmanager
+def show_steps(stream: TextIO | None = None) -> Iterator[Callable[[str, float | None], None]]:
+    """A display for work in named steps: call it with the step and how far it is (0 to 1; None where unknown)."""
+    console = Console(file=stream or sys.stderr, highlight=False)
+    if not console.is_terminal:
+        said: set[str] = set()
+
+        def say(step: str, fraction: float | None) -> None:
+            if step not in said:
+                said.add(step)
+                console.print(step, markup=False, soft_wrap=True)
+
+        yield say
+        return
+    bar = BarColumn(bar_width=30)
+    with RichProgress(TextColumn("{task.description}"), bar, TimeElapsedColumn(), console=console, transient=True) as rich:
+        task = rich.add_task("", total=None)
+        steps: list[str] = []
+
+        def show(step: str, fraction: float | None) -> None:
+            if steps[-1:] != [step]:
+                if steps:
+                    console.print(Text.assemble(("✓ ", "green"), steps[-1]))
+                steps.append(step)
+                rich.reset(task, total=None, description=step)
+            if fraction is not None:
+                rich.update(task, total=1.0, completed=fraction)
+
+        yield show
+        if steps:
+            console.print(Text.assemble(("✓ ", "green"), steps[-1]))
 
 
 class Counts:

@@ -1,0 +1,187 @@
+"""One problem of a run: its statement, what was tried, what Lean said, with each error at its place."""
+
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from rich.console import Console
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.text import Text
+
+from lean_env.source import candidate_text, normalise_proof
+from prover.artifacts import open_artifact
+from prover.config import IterateConfig
+from prover.errors import InputError
+from prover.jsonl import decode_lines
+from prover.records import Attempt, Message, Problem, Verdict
+from prover.report.run import open_run
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+ERRORS = 3
+"""Errors shown of one attempt."""
+CONTEXT = 2
+"""Lines shown before an error."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A distinct candidate of one stage, and how often it came."""
+
+    times: int
+    attempt: Attempt
+    verdict: Verdict | None
+
+
+class Series(msgspec.Struct, frozen=True):
+    """What one stage tried on the problem, most frequent first, proved ones before others."""
+
+    stage: str
+    attempts: int
+    proved: int
+    tried: tuple[Tried, ...]
+
+
+class ProblemReport(msgspec.Struct, frozen=True):
+    set: str
+    problem: Problem
+    series: tuple[Series, ...]
+
+
+def print_problem(run: Path, ident: str, *, as_json: bool = False) -> None:
+    """Raises InputError with the nearest names where the run has no such problem."""
+    report = read_problem(run, ident)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        return
+    console = Console(highlight=False)
+    _print_statement(console, report)
+    for series in report.series:
+        console.print(Rule(f"{series.stage}: {series.attempts} attempts, {series.proved} proved", align="left"))
+        for tried in series.tried:
+            _print_tried(console, report.problem, tried)
+    if not report.series:
+        console.print("nothing was tried on it yet", style="dim")
+
+
+def read_problem(run: Path, ident: str) -> ProblemReport:
+    config = open_run(run)
+    name, shard, problem = _find(run, config, ident)
+    return ProblemReport(
+        set=name,
+        problem=problem,
+        series=tuple(
+            series
+            for stage, attempts, verdicts in _pairs(config, name)
+            if (series := _series(run, stage, attempts, verdicts, shard, problem.id)) is not None
+        ),
+    )
+
+
+def _find(run: Path, config: IterateConfig, ident: str) -> tuple[str, int, Problem]:
+    known: list[str] = []
+    for name in ("train", *config.evaluate_on):
+        folder = run / "problems" / name
+        if not (folder / "artifact.json").exists():
+            continue
+        artifact = open_artifact(folder)
+        for shard in range(artifact.shards):
+            for problem in artifact.read_shard(shard, Problem):
+                if problem.id == ident:
+                    return name, shard, problem
+                known.append(problem.id)
+    near = [other for other in known if other.rpartition("/")[2] == ident]
+    near = near or difflib.get_close_matches(ident, known, n=3, cutoff=0.5)
+    hint = (
+        "did you mean " + " or ".join(near) + "?" if near else f"the run has {len(known):,} problems, in {run}/problems"
+    )
+    raise InputError(f"--problem: {run} has no problem {ident!r}; {hint}")
+
+
+def _pairs(config: IterateConfig, name: str) -> Iterator[tuple[str, str, str]]:
+    """Label, attempts and verdicts of every stage that may have tried problems of the set, in the loop's order."""
+    rounds = [(number, f"round_{number:02d}") for number in range(config.rounds + 1)]
+    if name == "train":
+        yield "round 0 tactics", "round_00/cold_attempts", "round_00/cold_verdicts"
+        for number, folder in rounds[1:]:
+            yield f"round {number}", f"{folder}/sample", f"{folder}/verify"
+            for turn in range(1, config.correct.turns + 1):
+                yield f"round {number} correction {turn}", f"{folder}/correct_{turn}", f"{folder}/verify_{turn}"
+        return
+    yield "tactic list", f"portfolio/{name}/attempts", f"portfolio/{name}/verdicts"
+    for number, folder in rounds:
+        yield f"round {number}", f"{folder}/evaluate/{name}/attempts", f"{folder}/evaluate/{name}/verdicts"
+    yield "control", f"control/{name}/attempts", f"control/{name}/verdicts"
+
+
+def _series(run: Path, label: str, attempts: str, verdicts: str, shard: int, ident: str) -> Series | None:
+    tried = [a for a in _records(run / attempts, shard, Attempt) if a.problem_id == ident]
+    if not tried:
+        return None
+    judged = {v.attempt_id: v for v in _records(run / verdicts, shard, Verdict)}
+    groups: dict[str | None, list[Attempt]] = {}
+    for attempt in tried:
+        groups.setdefault(None if attempt.proof is None else normalise_proof(attempt.proof), []).append(attempt)
+    distinct = [Tried(len(group), group[0], judged.get(group[0].id)) for group in groups.values()]
+    distinct.sort(key=lambda t: (not (t.verdict and t.verdict.proved), -t.times))
+    proved = sum(1 for a in tried if (v := judged.get(a.id)) is not None and v.proved)
+    return Series(stage=label, attempts=len(tried), proved=proved, tried=tuple(distinct))
+
+
+def _records(folder: Path, shard: int, kind: type[T]) -> list[T]:
+    """One shard, whether its artifact is finished or not; empty where it is not there yet."""
+    file = folder / f"{shard:05d}.jsonl"
+    return list(decode_lines(file.read_bytes(), kind, file)) if file.exists() else []
+
+
+def _print_statement(console: Console, report: ProblemReport) -> None:
+    problem = report.problem
+    console.print(Text.assemble((problem.id, "bold"), f"  ({report.set}, from {problem.source or 'a file'})"))
+    if problem.informal_statement:
+        console.print(problem.informal_statement, markup=False)
+    console.print(_lean("\n".join(part for part in (problem.header, problem.formal_statement) if part)))
+    if problem.premises:
+        console.print(
+            "premises: " + ", ".join(f"⟦{i}⟧ {p.name}" for i, p in enumerate(problem.premises, 1)), markup=False
+        )
+    if problem.forbidden_constants:
+        console.print("forbidden: " + ", ".join(problem.forbidden_constants), style="dim", markup=False)
+
+
+def _print_tried(console: Console, problem: Problem, tried: Tried) -> None:
+    status = tried.verdict.status if tried.verdict else "not judged"
+    style = "green" if status == "proved" else "red" if tried.verdict else "yellow"
+    reason = f"  {tried.verdict.reason}" if tried.verdict and tried.verdict.reason else ""
+    console.print(
+        Text.assemble(
+            (f"{tried.times:>3} x ", "dim"), (status, style), (reason, "dim"), ("  " + tried.attempt.id, "dim")
+        )
+    )
+    if tried.attempt.proof is None:
+        console.print(Text("      " + tried.attempt.completion.strip().replace("\n", "\n      "), style="dim"))
+        return
+    console.print(Text("      " + tried.attempt.proof.strip().replace("\n", "\n      ")))
+    errors = [m for m in tried.verdict.messages if m.severity == "error"] if tried.verdict else []
+    text = candidate_text(problem.formal_statement, tried.attempt.proof, problem.header)
+    for error in errors[:ERRORS]:
+        console.print(Text("      " + in_place(text, error).replace("\n", "\n      "), style="red"))
+    if len(errors) > ERRORS:
+        console.print(f"      and {len(errors) - ERRORS} more errors", style="dim")
+
+
+def in_place(text: str, error: Message) -> str:
+    """The error as compilers show it: message, the lines before it, a caret under its place."""
+    lines = text.split("\n")
+    line, column = error.start
+    shown = lines[max(line - 1 - CONTEXT, 0) : line]
+    last = error.end[1] if error.end[0] == line else len(shown[-1]) if shown else column
+    width = max(last - column, 1)
+    marked = [f"  | {content}" for content in shown] + ["  | " + " " * column + "^" * width]
+    return f"{line}:{column}: {error.text.strip()}\n" + "\n".join(marked)
+
+
+def _lean(text: str) -> Syntax:
+    return Syntax(text, "lean4", theme="ansi_dark", background_color="default", word_wrap=True)

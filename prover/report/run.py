@@ -1,0 +1,219 @@
+"""What a run directory holds, done and owed: the figures behind the tables."""
+
+import re
+from pathlib import Path
+
+import msgspec
+from pydantic import ValidationError
+
+from prover.artifacts import Manifest, read_manifest
+from prover.config import ColdTactics, InitModel, IterateConfig
+from prover.errors import ArtifactError
+
+_PASS = re.compile(r"(beyond_)?pass@(\d+|all)")
+
+
+class Share(msgspec.Struct, frozen=True):
+    """Percent of problems, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Score(msgspec.Struct, frozen=True):
+    """One model on one evaluation set. ``passed`` and ``beyond`` are keyed by k; ``beyond`` counts only the problems that
+    the fixed tactic list does not solve."""
+
+    model: str
+    path: str
+    finished: bool
+    n: int = 0
+    """Attempts for each problem."""
+    passed: dict[str, Share] = {}
+    beyond: dict[str, Share] = {}
+    solved: int = 0
+    distinct_proofs: int = 0
+
+
+class SetTable(msgspec.Struct, frozen=True):
+    """An evaluation set; ``beyond_problems`` is None where the tactic list was not run."""
+
+    name: str
+    problems: int
+    beyond_problems: int | None
+    scores: tuple[Score, ...]
+
+
+class Round(msgspec.Struct, frozen=True):
+    """What a round produced from the training problems. ``seconds`` by stage; sampling and checking overlap."""
+
+    round: int
+    attempts: int = 0
+    judged: int = 0
+    proved: int = 0
+    corrections: int = 0
+    corrections_proved: int = 0
+    examples: int = 0
+    solved: int = 0
+    """Training problems with at least one proof, this round and earlier."""
+    seconds: dict[str, float] = {}
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """A stage that is not finished, with the shards it has written so far."""
+
+    stage: str
+    shards: int
+
+
+class RunReport(msgspec.Struct, frozen=True):
+    run: str
+    seed: int
+    training_problems: int
+    rounds: tuple[Round, ...]
+    sets: tuple[SetTable, ...]
+    done: tuple[str, ...]
+    owed: tuple[Owed, ...]
+
+
+def open_run(run: Path) -> IterateConfig:
+    """The configuration of a run. Raises ArtifactError where ``run`` is no run directory."""
+    file = run / "config.json"
+    try:
+        return IterateConfig.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{run}: is no run directory (no config.json); give the --run-dir of an iterate") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{file}: {where}: {first['msg']}; was it written by another version of prover?") from error
+
+
+def stages(config: IterateConfig) -> list[str]:
+    """Every leaf folder that the loop writes, in its order."""
+    names = list(config.evaluate_on)
+    found = ["problems/train", *(f"problems/{name}" for name in names)]
+    if config.evaluate.portfolio:
+        found += [f"portfolio/{name}/{part}" for name in names for part in ("attempts", "verdicts", "scores")]
+    if isinstance(config.cold, ColdTactics):
+        found += ["round_00/cold_attempts", "round_00/cold_verdicts"]
+    if config.cold is not None:
+        found.append("round_00/select")
+    if isinstance(config.model, InitModel):
+        found.append("round_00/init")
+    if config.cold is not None:
+        found.append("round_00/sft")
+    found += _evaluations("round_00/evaluate", names)
+    for number in range(1, config.rounds + 1):
+        folder = f"round_{number:02d}"
+        found += [f"{folder}/sample", f"{folder}/verify"]
+        found += [
+            f"{folder}/{part}_{turn}" for turn in range(1, config.correct.turns + 1) for part in ("correct", "verify")
+        ]
+        found += [f"{folder}/select", f"{folder}/sft"]
+        found += [f"{folder}/average"] if config.average else []
+        found += _evaluations(f"{folder}/evaluate", names)
+    return found + (_evaluations("control", names) if config.evaluate.control_n else [])
+
+
+def _evaluations(folder: str, names: list[str]) -> list[str]:
+    return [f"{folder}/{name}/{part}" for name in names for part in ("attempts", "verdicts", "scores")]
+
+
+def read_run(run: Path) -> RunReport:
+    """Everything that the tables show, from manifests alone."""
+    config = open_run(run)
+    expected = stages(config)
+    made = {stage: manifest for stage in expected if (manifest := _manifest(run / stage)) is not None}
+    return RunReport(
+        run=str(run),
+        seed=config.seed,
+        training_problems=_count(made.get("problems/train"), "problems"),
+        rounds=tuple(_round(number, config, made) for number in range(config.rounds + 1)),
+        sets=tuple(_set(name, config, made) for name in config.evaluate_on),
+        done=tuple(made),
+        owed=tuple(Owed(s, sum(1 for _ in (run / s).glob("*.jsonl"))) for s in expected if s not in made),
+    )
+
+
+def read_score(model: str, path: Path) -> Score:
+    """The figures of one scores artifact."""
+    return _score(model, str(path), read_manifest(path))
+
+
+def _manifest(path: Path) -> Manifest | None:
+    return read_manifest(path) if (path / "artifact.json").exists() else None
+
+
+def _count(manifest: Manifest | None, *names: str) -> int:
+    """The first of the named counts that the manifest has."""
+    return next((int(manifest.counts[name]) for name in names if manifest and name in manifest.counts), 0)
+
+
+def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Round:
+    folder = f"round_{number:02d}/"
+    mine = {stage.removeprefix(folder): manifest for stage, manifest in made.items() if stage.startswith(folder)}
+    seconds: dict[str, float] = {}
+    for stage, manifest in mine.items():
+        kind = stage.split("/")[0].partition("_")[0] if not stage.startswith("cold") else stage.removeprefix("cold_")
+        kind = {"attempts": "sample", "verdicts": "verify"}.get(kind, kind)
+        seconds[kind] = round(seconds.get(kind, 0.0) + _part_seconds(stage, manifest), 3)
+    turns = range(1, config.correct.turns + 1)
+    return Round(
+        round=number,
+        attempts=_count(mine.get("sample") or mine.get("cold_attempts"), "attempts"),
+        judged=_count(mine.get("verify") or mine.get("cold_verdicts"), "verdicts"),
+        proved=_count(mine.get("verify") or mine.get("cold_verdicts"), "proved"),
+        corrections=sum(_count(mine.get(f"correct_{turn}"), "attempts") for turn in turns),
+        corrections_proved=sum(_count(mine.get(f"verify_{turn}"), "proved") for turn in turns),
+        examples=_count(mine.get("select"), "examples"),
+        solved=_count(mine.get("select"), "problems"),
+        seconds=seconds,
+    )
+
+
+def _part_seconds(stage: str, manifest: Manifest) -> float:
+    """Sampling and checking of an evaluation run side by side: the checking ends last, so that it alone counts."""
+    return 0.0 if stage.startswith("evaluate/") and stage.endswith("/attempts") else manifest.seconds
+
+
+def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTable:
+    places = {f"round {number}": f"round_{number:02d}/evaluate/{name}/scores" for number in range(config.rounds + 1)}
+    if config.evaluate.control_n:
+        places["control"] = f"control/{name}/scores"
+    if config.evaluate.portfolio:
+        places["tactic list"] = f"portfolio/{name}/scores"
+    scores = [_score(model, place, made.get(place)) for model, place in places.items()]
+    baseline = made.get(f"portfolio/{name}/scores")
+    unsolved = None
+    if baseline is not None:
+        unsolved = _count(baseline, "problems") - _count(baseline, "solved")
+    return SetTable(
+        name=name,
+        problems=_count(made.get(f"problems/{name}"), "problems"),
+        beyond_problems=unsolved,
+        scores=tuple(scores),
+    )
+
+
+def _score(model: str, path: str, manifest: Manifest | None) -> Score:
+    if manifest is None:
+        return Score(model=model, path=path, finished=False)
+    passed: dict[str, Share] = {}
+    beyond: dict[str, Share] = {}
+    for key, value in manifest.counts.items():
+        if found := _PASS.fullmatch(key):
+            share = Share(value, manifest.counts[f"{key}_low"], manifest.counts[f"{key}_high"])
+            (beyond if found[1] else passed)[found[2]] = share
+    problems = _count(manifest, "problems")
+    return Score(
+        model=model,
+        path=path,
+        finished=True,
+        n=round(_count(manifest, "attempts") / problems) if problems else 0,
+        passed=passed,
+        beyond=beyond,
+        solved=_count(manifest, "solved"),
+        distinct_proofs=_count(manifest, "distinct_proofs"),
+    )

@@ -1,0 +1,297 @@
+"""Single stages on given folders: what the stage commands call, and what a notebook can call.
+
+The loop (:mod:`prover.pipeline`) knows its own artifacts; here they come from the user, so that each is checked to
+belong to the others before anything runs. Every function takes the output folder first and returns what the stage returns.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lean_env.pool import LeanPool
+from lean_env.toolchain import find
+from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
+from prover.config import (
+    CorrectConfig,
+    EngineConfig,
+    InitModel,
+    LeanConfig,
+    SamplingConfig,
+    SelectConfig,
+    SftConfig,
+    TransformersEngine,
+)
+from prover.engines.lease import EngineLease
+from prover.errors import ArtifactError
+from prover.models import Model, open_model
+from prover.overlap import overlapped
+from prover.progress import Progress, Silent
+from prover.prompts import Style
+from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import problems as problems_stage
+from prover.stages.verify import Judged
+from prover.tactics import PORTFOLIO
+
+
+def open_problems(path: Path, out: Path) -> Artifact:
+    """Problems from an artifact's folder, or from a JSONL file, which is cut into shards beside ``out``."""
+    return (
+        open_artifact(path) if path.is_dir() else problems_stage.from_jsonl(path, out.parent / "problems" / path.stem)
+    )
+
+
+def open_judged(problems: Artifact, attempts: Path, verdicts: Path) -> Judged:
+    """Attempts and verdicts that belong together and to ``problems``. Raises ArtifactError where they do not."""
+    pair = open_attempts(problems, attempts), open_artifact(verdicts)
+    _belongs(verdicts, "attempts", pair[0])
+    return pair
+
+
+def open_attempts(problems: Artifact, path: Path) -> Artifact:
+    attempts = open_artifact(path)
+    _belongs(path, "problems", problems)
+    return attempts
+
+
+def _belongs(path: Path, key: str, source: Artifact) -> None:
+    recipe = read_manifest(path).recipe
+    if key not in recipe:
+        raise ArtifactError(f"{path}: is an artifact of {recipe.get('stage')!r}, which was not made from {key}")
+    if recipe[key] != source.fingerprint:
+        raise ArtifactError(f"{path}: was made from other {key} than {source.path}; give the ones it was made from")
+
+
+def initialise(
+    out: Path, problems: Path, *, config: InitModel, prompt: Style = "plain", seed: int = 0, clean: bool = False
+) -> Model:
+    """A small random model in ``out/model``, its tokenizer trained on the problems' text."""
+    with run_lock(out):
+        return init.run(
+            out,
+            problems=open_problems(problems, out),
+            examples=None,
+            config=config,
+            prompt=prompt,
+            seed=seed,
+            clean=clean,
+        )
+
+
+def sampled(
+    out: Path,
+    problems: Path,
+    model: Path,
+    *,
+    sampling: SamplingConfig,
+    engine: EngineConfig | None = None,
+    prompt: Style = "chat",
+    series: str = "s",
+    seed: int = 0,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """``sampling.n`` attempts for each problem."""
+    with run_lock(out), EngineLease(engine or TransformersEngine()) as lease:
+        return sample.run(
+            out,
+            problems=open_problems(problems, out),
+            model=open_model(model),
+            lease=lease,
+            prompt=prompt,
+            sampling=sampling,
+            series=series,
+            round=0,
+            seed=seed,
+            progress=progress or Silent(),
+            clean=clean,
+        )
+
+
+def verified(
+    out: Path,
+    problems: Path,
+    attempts: Path,
+    *,
+    lean: LeanConfig,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """A verdict on each attempt."""
+    with run_lock(out), LeanPool(find(), workers=lean.workers) as pool:
+        source = open_problems(problems, out)
+        return verify.run(
+            out,
+            problems=source,
+            attempts=open_attempts(source, attempts),
+            pool=pool,
+            limits=lean.limits(),
+            series=out.name,
+            progress=progress or Silent(),
+            clean=clean,
+        )
+
+
+def corrected(
+    out: Path,
+    problems: Path,
+    attempts: Path,
+    verdicts: Path,
+    model: Path,
+    *,
+    sampling: SamplingConfig,
+    config: CorrectConfig,
+    engine: EngineConfig | None = None,
+    prompt: Style = "chat",
+    series: str = "s",
+    turn: int = 1,
+    seed: int = 0,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """A corrected attempt for failures of each unsolved problem, prompted with Lean's messages."""
+    with run_lock(out), EngineLease(engine or TransformersEngine()) as lease:
+        source = open_problems(problems, out)
+        return correct.run(
+            out,
+            problems=source,
+            failed=open_judged(source, attempts, verdicts),
+            model=open_model(model),
+            lease=lease,
+            prompt=prompt,
+            sampling=sampling,
+            config=config,
+            series=series,
+            round=0,
+            turn=turn,
+            seed=seed,
+            progress=progress or Silent(),
+            clean=clean,
+        )
+
+
+def selected(
+    out: Path,
+    problems: Path,
+    judged: Sequence[tuple[Path, Path]],
+    *,
+    config: SelectConfig,
+    prompt: Style = "chat",
+    seed: int = 0,
+    clean: bool = False,
+) -> Artifact:
+    """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts."""
+    with run_lock(out):
+        source = open_problems(problems, out)
+        return select.run(
+            out,
+            problems=source,
+            judged=[open_judged(source, attempts, verdicts) for attempts, verdicts in judged],
+            prompt=prompt,
+            config=config,
+            seed=seed,
+            clean=clean,
+        )
+
+
+def tuned(
+    out: Path,
+    examples: Path,
+    base: Path,
+    *,
+    config: SftConfig,
+    seed: int = 0,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Model:
+    """``base`` fine-tuned on the examples, in ``out/model``."""
+    with run_lock(out):
+        source = open_artifact(examples)
+        if "examples" not in read_manifest(examples).counts:
+            raise ArtifactError(f"{examples}: holds no training examples; give the folder that `prover select` wrote")
+        return sft.run(
+            out,
+            base=open_model(base),
+            examples=source,
+            config=config,
+            series=out.name,
+            seed=seed,
+            progress=progress or Silent(),
+            clean=clean,
+        )
+
+
+def averaged(out: Path, parts: Sequence[tuple[Path, float]], *, clean: bool = False) -> Model:
+    """The weighted mean of models, in ``out/model``; weights are scaled to sum to 1."""
+    total = sum(weight for _, weight in parts)
+    with run_lock(out):
+        models = [(open_model(path), weight / total) for path, weight in parts]
+        return average.run(out, parts=models, series=out.name, clean=clean)
+
+
+def evaluated(
+    out: Path,
+    problems: Path,
+    model: Path | None,
+    *,
+    ks: Sequence[int],
+    sampling: SamplingConfig,
+    lean: LeanConfig,
+    engine: EngineConfig | None = None,
+    prompt: Style = "chat",
+    seed: int = 0,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
+    progress = progress or Silent()
+    with (
+        run_lock(out),
+        LeanPool(find(), workers=lean.workers) as pool,
+        EngineLease(engine or TransformersEngine()) as lease,
+    ):
+        source = open_problems(problems, out)
+
+        def judge(attempts: Artifact, ready: Iterable[int] | None = None) -> Artifact:
+            return verify.run(
+                out / "verdicts",
+                problems=source,
+                attempts=attempts,
+                pool=pool,
+                limits=lean.limits(),
+                series=out.name,
+                progress=progress,
+                ready=ready,
+                clean=clean,
+            )
+
+        if model is None:
+            attempts = cold.tactic_attempts(
+                out / "attempts",
+                problems=source,
+                tactics=PORTFOLIO,
+                share=1.0,
+                prompt=prompt,
+                series="portfolio",
+                seed=0,
+                clean=clean,
+            )
+            judged = attempts, judge(attempts)
+        else:
+            opened = open_model(model)
+            judged = overlapped(
+                lambda on_shard: sample.run(
+                    out / "attempts",
+                    problems=source,
+                    model=opened,
+                    lease=lease,
+                    prompt=prompt,
+                    sampling=sampling,
+                    series="e",
+                    round=0,
+                    seed=seed,
+                    progress=progress,
+                    on_shard=on_shard,
+                    clean=clean,
+                ),
+                judge,
+            )
+        return evaluate.run(out / "scores", problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean)
