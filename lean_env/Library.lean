@@ -46,9 +46,10 @@ def isNumbered (s : String) (stem : String) : Bool :=
   | some (c :: cs) => digits (c :: cs)
   | _ => false
 
+/-- A component that only generated names have. -/
 def hasMatcher : Name → Bool
   | .anonymous => false
-  | .str p s => isNumbered s "match_" || hasMatcher p
+  | .str p s => s == "brecOn" || s == "below" || isNumbered s "match_" || hasMatcher p
   | .num _ _ => true
 
 def isGenerated (env : Environment) (n : Name) : Bool :=

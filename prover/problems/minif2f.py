@@ -1,0 +1,70 @@
+"""miniF2F in the editions of DeepSeek-Prover-V1.5 (header apart from the statement) and Goedel-Prover-V2 (one text)."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lean_env.source import tokens
+from prover.config import MiniF2FProblems
+from prover.errors import InputError
+from prover.jsonl import read_jsonl
+from prover.problems.retrieve import Retriever
+from prover.records import Problem
+
+CORE_HEADER = 'set_option autoImplicit false\nnotation "ℕ" => Nat\nnotation "ℤ" => Int\nnotation "ℚ" => Rat'
+"""In the place of Mathlib's header: statements that need nothing else of Mathlib elaborate in the core library."""
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of either edition. Other fields (``goal``, ``lean4_code``) are not needed."""
+
+    name: str
+    split: Literal["valid", "test"]
+    formal_statement: str
+    informal_prefix: str = ""
+    header: str | None = None
+
+
+def minif2f_problems(config: MiniF2FProblems, retriever: Callable[[], Retriever]) -> Iterator[Problem]:
+    """The file's problems, in its order. ``retriever`` is called only if the configuration asks for premises."""
+    index = retriever() if config.premises else None
+    given = 0
+    for number, line in enumerate(read_jsonl(config.path, _Line, unique="name"), 1):
+        if config.split not in ("all", line.split):
+            continue
+        if given == config.limit:
+            return
+        given += 1
+        header, statement = _parts(line, config.path, number)
+        yield Problem(
+            id=f"minif2f/{line.name}",
+            header=CORE_HEADER if config.header == "core" else header,
+            formal_statement=statement,
+            informal_statement=_uncommented(line.informal_prefix) or None,
+            source="minif2f",
+            split=line.split,
+            premises=None if index is None else index.retrieve(statement, config.premises),
+        )
+
+
+def _parts(line: _Line, path: Path, number: int) -> tuple[str, str]:
+    """Header and statement, the latter from its ``theorem`` to before the ``:=`` at its end."""
+    code = [t for t in tokens(line.formal_statement) if t.kind not in ("space", "comment", "doc")]
+    start = next((t.start for t in code if t.kind == "ident" and t.text in ("theorem", "lemma")), None)
+    if start is None:
+        raise InputError(f"{path}:{number}: field formal_statement: states no theorem ({line.name})")
+    end = [t.text for t in code[-3:]]
+    ending = 3 if end == [":", "=", "by"] else 2 if end[1:] == [":", "="] else 0
+    if not ending:
+        raise InputError(f"{path}:{number}: field formal_statement: does not end with ':=' or ':= by' ({line.name})")
+    before = line.formal_statement[:start].removesuffix(line.informal_prefix)
+    header = (line.header or "") + before
+    return header.strip(), line.formal_statement[start : code[-ending].start].rstrip()
+
+
+def _uncommented(prefix: str) -> str:
+    """An informal statement without its ``/-- -/``."""
+    return re.sub(r"^\s*/--?|-/\s*$", "", prefix).strip()
