@@ -76,12 +76,18 @@ class LeanPool:
         return self._toolchain
 
     @property
+    def workers(self) -> int:
+        """How many Lean processes run at once at most."""
+        return len(self._slots)
+
+    @property
     def stats(self) -> PoolStats:
         return self._stats
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run now."""
-        return [slot.worker.pid for slot in self._slots if slot.worker is not None]
+        workers = [slot.worker for slot in self._slots]  # a slot may lose its worker meanwhile
+        return [worker.pid for worker in workers if worker is not None]
 
     def close(self) -> None:
         """Kills every worker and ends every running call with an error. Safe to call again."""

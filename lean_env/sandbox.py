@@ -151,7 +151,8 @@ def _launch(spec_text: str, argv: list[str]) -> None:
     _set_rlimits(spec["rlimits"])
     if sys.platform == "linux":
         _restrict_paths([*spec["readable"], *_SYSTEM_FILES], [*spec["executable"], *_SYSTEM_LIBRARIES])
-    os.execve(argv[0], argv, dict(os.environ))
+    # Node ends at once where it may not read the system's OpenSSL configuration.
+    os.execve(argv[0], argv, {"OPENSSL_CONF": os.devnull, **os.environ})
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ class Slot:
                 return
             wrong = str(loss)
         if wrong is None:
+            self._pool.count(peak_worker_mb=self.worker.peak_mb)
             for task, answer in self._held.items:
                 self._give(task, answer)
             self._held = Held()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from lean_env.toolchain import find
 
 from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, Message, StatementFailure, Verdict
+from lean_env.toolchain import find
 from prover.artifacts import disk_errors
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
@@ -47,7 +47,8 @@ def check_jsonl(
 ) -> CheckSummary:
     """Writes a Verdict (or a StatementFailure) for each line of ``source``, in its order.
 
-    The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Raises InputError, DiskError, LeanError.
+    The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Raises
+    InputError, DiskError and LeanError.
     """
     limits = limits or Limits()
     ids = [candidate.id for candidate in read_jsonl(source, Candidate, unique="id")]

@@ -2,8 +2,9 @@
 
     python scripts/bench/lean_pool.py [--quick | --full]
 
-The set crosses statements about Nat, Int, List, Bool and propositions with tactics, so that most checks fail, as they do
-in training. ``--quick`` makes one timed pass with each number of workers; ``--full`` adds 5,000 checks on one worker.
+The set crosses statements about Nat, Int, List, Bool and propositions with tactics, so that most checks fail, as they
+do in training. ``--quick`` makes one timed pass with each number of workers; ``--full`` adds 5,000 checks on one
+worker.
 """
 
 import argparse

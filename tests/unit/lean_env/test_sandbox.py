@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_rlimits_and_environment(tmp_path: Path) -> None:
     seen = probe(tmp_path)
     assert seen["rlimits"] == [0, 0, 256, 4 << 20]
     environment = seen["environment"]
-    assert isinstance(environment, list) and set(environment) - {"LC_CTYPE"} == {"ONE"}
+    assert isinstance(environment, list) and set(environment) - {"LC_CTYPE"} == {"ONE", "OPENSSL_CONF"}
 
 
 def test_a_program_that_is_not_there_is_a_lost_worker() -> None:
@@ -81,7 +82,8 @@ import sys, time
 from lean_env import sandbox
 from lean_env.worker import Launch, Worker
 python = sys.argv[1]
-worker = Worker(Launch(tuple(sandbox.command((python, "-I", "-S", "-c", "while True: pass"), {}, (), sys.argv[2:])), {}))
+argv = sandbox.command((python, "-I", "-S", "-c", "while True: pass"), {}, (), sys.argv[2:])
+worker = Worker(Launch(tuple(argv), {}))
 print(worker.pid, flush=True)
 time.sleep(100)
 """
@@ -89,14 +91,13 @@ time.sleep(100)
 
 def test_workers_die_with_a_driver_that_is_killed() -> None:
     python = str(Path(sys.executable).resolve())
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, python, *python_paths()], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-c", DRIVER, python, *python_paths()]
+    driver = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     pid = int(driver.stdout.readline())
     watch = os.pidfd_open(pid)  # readable once the worker has ended
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     driver.stdout.close()
-    import select
-
     assert select.select([watch], [], [], 10)[0], "the worker outlived its driver"
     os.close(watch)
