@@ -1,7 +1,7 @@
 """Binders and conclusion of a formal statement, read from its text.
 
-Pure text and tolerant: prompts, tactic templates and the grammar use it to name variables; nothing that decides soundness
-does. What it cannot read it leaves out.
+Pure text and tolerant: prompts, tactic templates and the grammar use it to name variables; nothing that decides
+soundness does. What it cannot read it leaves out.
 """
 
 import re

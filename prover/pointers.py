@@ -1,7 +1,7 @@
 """Pointers: a completion may write ``⟦2⟧`` for the second lemma that its prompt offers.
 
-A small model cannot spell names that it has never seen; it can copy a number. The marks are expanded before Lean sees the
-proof, so verdicts, stored proofs and training data that leave the plain prompt hold real names.
+A small model cannot spell names that it has never seen; it can copy a number. The marks are expanded before Lean sees
+the proof, so verdicts, stored proofs and training data that leave the plain prompt hold real names.
 """
 
 import re

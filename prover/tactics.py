@@ -1,7 +1,7 @@
 """Fixed tactic templates: the verified cold start, the baseline ``--portfolio``, and a small random grammar.
 
-A template is a proof (what follows ``:=``) with holes: ``{v}`` and ``{w}`` are the first and second data variable of the
-statement, ``{h}`` its first hypothesis, ``{1}`` to ``{8}`` a retrieved lemma, written as a pointer (see
+A template is a proof (what follows ``:=``) with holes: ``{v}`` and ``{w}`` are the first and second data variable of
+the statement, ``{h}`` its first hypothesis, ``{1}`` to ``{8}`` a retrieved lemma, written as a pointer (see
 :mod:`prover.pointers`).
 """
 

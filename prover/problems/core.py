@@ -1,15 +1,15 @@
 """The core library as problems: each theorem to be proved anew, without itself.
 
-**Leakage.** A proof may use the rest of the library but not the theorem: its name, what Lean derives from it (``X._simp_1``...), and
-every other theorem that states the same, or the same with the sides of the conclusion exchanged, are forbidden constants, and
-the header takes them out of the sets that ``simp`` and ``grind`` use.
+**Leakage.** A proof may use the rest of the library but not the theorem: its name, what Lean derives from it
+(``X._simp_1``...), and every other theorem that states the same, or the same with the sides of the conclusion
+exchanged, are forbidden constants, and the header takes them out of the sets that ``simp`` and ``grind`` use.
 
-**Split.** By a hash of module and namespace, with List, Array and Vector taken for one, since they repeat each other's theorems
-in modules of the same name. What crosses that line all the same is caught by name: all theorems with one base name
-(``map_append`` in any namespace, primes left off) go to one split, train before valid before test. So no held-out theorem
-has a namesake in the training split, and whole topics are held out, not single theorems of a family. Groups are few and
-large, so the salt matters: of 1,500 it is the one that gives 650 to 1,000 problems to valid and to test with the mix of
-namespaces nearest to the whole's, chosen before anything was trained.
+**Split.** By a hash of module and namespace, with List, Array and Vector taken for one, since they repeat each
+other's theorems in modules of the same name. What crosses that line all the same is caught by name: all theorems with
+one base name (``map_append`` in any namespace, primes left off) go to one split, train before valid before test. So
+no held-out theorem has a namesake in the training split, and whole topics are held out, not single theorems of a
+family. Groups are few and large, so the salt matters: of 1,500 it is the one that gives 650 to 1,000 problems to
+valid and to test with the mix of namespaces nearest to the whole's, chosen before anything was trained.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ _HELD_OUT = 0.1
 _PRELUDE = "set_option autoImplicit false"
 
 _NAMESPACES = frozenset(
-    "Nat Int Rat Bool Fin BitVec List Array Vector Option Ordering Char Prod Sum Function Decidable Classical And Or Not Iff"
-    " Eq Ne Exists Subtype BEq".split()
+    "Nat Int Rat Bool Fin BitVec List Array Vector Option Ordering Char Prod Sum Function Decidable Classical And Or"
+    " Not Iff Eq Ne Exists Subtype BEq".split()
 )
 _SKIPPED_MODULES = re.compile(r"\.Range\.Polymorphic\b|\.Slice\b|^Init\.Data\.Int\.Linear$|^Init\.(Grind|Omega)\b")
-"""Machinery of tactics and of range notation: long runs of near-identical statements about things that no one states."""
+"""Machinery of tactics and of range notation: long runs of near-identical statements."""
 _SEQUENCES = re.compile(r"\b(?:List|Array|Vector)\b")
 _PRIMES = "'₀₁₂₃₄₅₆₇₈₉"
 
 
 def core_problems(config: CoreProblems, theorems: Sequence[LibraryTheorem]) -> Iterator[Problem]:
-    """Problems of one split in the order of a fixed hash, so that a limit draws a stable sample and a larger one adds to it."""
+    """Problems of one split in the order of a fixed hash: a limit draws a stable sample, a larger one adds to it."""
     same = twins(theorems)
     chosen = [t for t, split in assign_splits(usable(theorems)).items() if split == config.split]
     chosen.sort(key=lambda t: _hash(t.name))
@@ -111,7 +111,7 @@ def _problem(
         types = {theorem.type, theorem.flipped}
 
         def allowed(other: LibraryTheorem) -> bool:
-            return other.order < theorem.order and other.type not in types and f"{other.name}" not in forbidden
+            return other.order < theorem.order and other.type not in types and other.name not in forbidden
 
         premises = retriever.retrieve(statement, config.premises, allowed=allowed)
     return Problem(

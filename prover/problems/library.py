@@ -1,7 +1,7 @@
-"""The theorems of the installed Lean's own library, extracted by its workers and kept beside the toolchain.
+"""The theorems of the installed Lean's own library, extracted by its workers and kept in its cache directory.
 
-Lean lists and prints them (``lean_env/Library.lean``); a statement counts as usable where its text elaborates back to the same
-type. The extraction takes about a minute with two workers and is done once for each toolchain.
+Lean lists and prints them (``lean_env/Library.lean``); a statement counts as usable where its text elaborates back to
+the same type. The extraction takes about a minute with two workers and is done once for each toolchain.
 """
 
 import fcntl
@@ -31,19 +31,21 @@ _BATCH = 50
 _LIMITS = Limits(cpu_seconds=300.0, wall_seconds=1_800.0)
 
 _SKIPPED = frozenset(
-    "Lean Std System UInt8 UInt16 UInt32 UInt64 USize Int8 Int16 Int32 Int64 ISize Float Float32 ByteArray FloatArray Dyadic"
-    " OptionT ExceptT StateT ReaderT StateRefT StateCpsT ExceptCpsT EStateM Id Except IO EIO Task Thunk WellFounded Subarray"
-    " ListSlice Substring Quot Quotient".split()
+    "Lean Std System UInt8 UInt16 UInt32 UInt64 USize Int8 Int16 Int32 Int64 ISize Float Float32 ByteArray FloatArray"
+    " Dyadic OptionT ExceptT StateT ReaderT StateRefT StateCpsT ExceptCpsT EStateM Id Except IO EIO Task Thunk"
+    " WellFounded Subarray ListSlice Substring Quot Quotient".split()
 )
-"""Namespaces that are not printed: machinery, and the fixed-width integers, whose theorems repeat each other nine times."""
+"""Namespaces that are not printed: machinery, and the fixed-width integers, whose theorems repeat each other nine
+times."""
 
 
 class LibraryTheorem(Record):
     """A theorem of the library.
 
-    ``text`` is its statement without the name (``.{u} binders : type``), None where it was not printed, is longer than
-    :data:`CHARS` or names something internal. ``type`` and ``flipped`` identify the statement up to names of variables, as it is
-    and with the sides of its concluding equation exchanged. ``order`` is its module's place in import order.
+    ``text`` is its statement without the name (``.{u} binders : type``), None where it was not printed, is longer
+    than :data:`CHARS` or names something internal. ``type`` and ``flipped`` identify the statement up to names of
+    variables, as it is and with the sides of its concluding equation exchanged. ``order`` is its module's place in
+    import order.
     """
 
     name: str
@@ -101,8 +103,8 @@ def extract(pool: LeanPool, workers: int, progress: Progress | None = None) -> t
     if not isinstance(modules, list):
         raise WorkerError("library.list: the worker's reply holds no modules")
     place: dict[str, tuple[int, str]] = {}
-    for order, (module, names) in enumerate(modules):  # type: ignore[reportUnknownVariableType]
-        place |= {str(name): (order, str(module)) for name in names}  # type: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    for order, (module, names) in enumerate(modules):
+        place |= {str(name): (order, str(module)) for name in names}
     printed = [name for name in place if _printed(name)]
     other = [name for name in place if not _printed(name)]
     batches = [(CHARS, batch) for batch in _cut(printed, _BATCH)] + [(0, batch) for batch in _cut(other, 8 * _BATCH)]
@@ -134,17 +136,20 @@ def twins(theorems: Iterable[LibraryTheorem]) -> dict[str, tuple[LibraryTheorem,
         same[theorem.type].append(theorem)
     found: dict[str, tuple[LibraryTheorem, ...]] = {}
     for theorem in theorems:
-        group = same[theorem.type] + (same[theorem.flipped] if theorem.flipped != theorem.type and theorem.flipped in same else [])
+        group = same[theorem.type] + (
+            same[theorem.flipped] if theorem.flipped != theorem.type and theorem.flipped in same else []
+        )
         if len(group) > 1:
             found[theorem.name] = tuple(other for other in group if other.name != theorem.name)
     return found
 
 
 def cache_path(toolchain: lean.Toolchain) -> Path:
-    """Where the extracted theorems of a toolchain lie."""
+    """Where the extracted theorems lie: named by what decides them, Lean's package and our printing, not by the
+    worker's other parts."""
     source = Path(lean.__file__).with_name("Library.lean").read_bytes()
-    key = hashlib.sha256(source + f"{toolchain.version} {CHARS} {sorted(_SKIPPED)}".encode()).hexdigest()[:16]
-    return toolchain.directory / f"library-{key}.jsonl"
+    recipe = f"{toolchain.package.name} {CHARS} {sorted(_SKIPPED)}".encode()
+    return toolchain.package.parent / f"library-{hashlib.sha256(recipe + source).hexdigest()[:16]}.jsonl"
 
 
 def _ask(pool: LeanPool, message: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from prover.records import Problem
 def read_problems(config: ProblemsConfig, *, workers: int = 2, progress: Progress | None = None) -> Iterator[Problem]:
     """The problems of a source, in an order that does not change.
 
-    The core library, and premises for any source, need an installed Lean; the first use takes about a minute of ``workers`` Lean
-    processes, with ``progress`` called as it goes. Raises InputError for a file that cannot be used, and LeanError.
+    The core library, and premises for any source, need an installed Lean; the first use takes about a minute of
+    ``workers`` Lean processes, with ``progress`` called as it goes. Raises InputError for a file that cannot be used,
+    and LeanError.
     """
     match config:
         case CoreProblems():

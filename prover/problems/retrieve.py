@@ -1,9 +1,9 @@
 """Which library lemmas to offer beside a statement: overlap of rare words.
 
-Each lemma is a bag of words, taken from its statement and its name. A query scores a lemma by the summed inverse document
-frequency of the words they share, divided by the square root of the lemma's own sum, so that short lemmas about the same
-things come first (a cosine with binary weights; the retriever of LeanDojo, with word counts in the place of a neural
-encoder).
+Each lemma is a bag of words, taken from its statement and its name. A query scores a lemma by the summed inverse
+document frequency of the words they share, divided by the square root of the lemma's own sum, so that short lemmas
+about the same things come first (a cosine with binary weights; the retriever of LeanDojo, with word counts in the
+place of a neural encoder).
 """
 
 import heapq
@@ -24,7 +24,8 @@ _COMMON = 0.4
 
 
 def words(statement: str) -> frozenset[str]:
-    """Words of a statement: components of dotted names, operators, the numerals 0 and 1. Names of variables, as they are short, are not."""
+    """Words of a statement: components of dotted names, operators, the numerals 0 and 1. Names of variables, as they
+    are short, are not."""
     found: set[str] = set()
     for word in _WORD.findall(statement.translate(_SPELLED)):
         if word[0].isalpha():

@@ -27,6 +27,10 @@ class ProblemCounts(msgspec.Struct, frozen=True):
     written: int
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def run_problems(
     config: ProblemsConfig,
     out: Path | None = None,
@@ -34,14 +38,13 @@ def run_problems(
     elaborates: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[str], None] = _to_stderr,
 ) -> ProblemCounts:
     """Write the problems of ``config`` to ``out`` (to standard output when None), whole or not at all.
 
-    With ``elaborates`` only those whose header and statement the installed Lean accepts; ``report`` gets one line for each other,
-    with Lean's message (default: standard error). Raises InputError where none is left.
+    With ``elaborates`` only those whose header and statement the installed Lean accepts; ``report`` gets one line for
+    each other, with Lean's message (default: standard error). Raises InputError where none is left.
     """
-    tell = report or (lambda line: print(line, file=sys.stderr))
     read = rejected = written = 0
     with ExitStack() as stack:
         problems: Iterable[Problem] = read_problems(config, workers=workers, progress=progress)
@@ -57,7 +60,7 @@ def run_problems(
             read += 1
             if failure is not None:
                 rejected += 1
-                tell(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
+                report(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
                 continue
             written += 1
             write(encoder.encode(problem) + b"\n")

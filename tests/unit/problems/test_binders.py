@@ -16,7 +16,9 @@ from prover.binders import data_variables, hypotheses, parse_statement
         ("theorem t : ∀ n : Nat, n = n", (), ()),
     ],
 )
-def test_variables_and_hypotheses_are_told_apart(statement: str, data: tuple[str, ...], assumed: tuple[str, ...]) -> None:
+def test_variables_and_hypotheses_are_told_apart(
+    statement: str, data: tuple[str, ...], assumed: tuple[str, ...]
+) -> None:
     parsed = parse_statement(statement)
     assert parsed is not None
     assert (data_variables(parsed), hypotheses(parsed)) == (data, assumed)
@@ -28,6 +30,8 @@ def test_conclusion_starts_after_the_binders_colon() -> None:
     assert (parsed.name, parsed.conclusion) == ("t", "(1 : Nat) = 1 ∧ True")
 
 
-@pytest.mark.parametrize("text", ["", "def x : Nat", "theorem", "theorem t (x : Nat", "theorem t (x : Nat] : x = x", "theorem t"])
+@pytest.mark.parametrize(
+    "text", ["", "def x : Nat", "theorem", "theorem t (x : Nat", "theorem t (x : Nat] : x = x", "theorem t"]
+)
 def test_what_is_no_theorem_gives_none(text: str) -> None:
     assert parse_statement(text) is None

@@ -3,7 +3,9 @@ from prover.problems.core import assign_splits, core_problems, usable
 from prover.problems.library import LibraryTheorem, twins
 
 
-def theorem(name: str, type: str = "", *, module: str = "Init.Data.Nat.Basic", order: int = 0, **more: object) -> LibraryTheorem:
+def theorem(
+    name: str, type: str = "", *, module: str = "Init.Data.Nat.Basic", order: int = 0, **more: object
+) -> LibraryTheorem:
     text = f" (n : Nat) : {name.rpartition('.')[2]} n = n"
     fields = {"text": text, "returns": True, "flipped": f"flip {type or name}", **more}
     return LibraryTheorem(name=name, module=module, order=order, type=type or name, **fields)  # type: ignore[arg-type]
@@ -26,12 +28,15 @@ def test_base_names_and_sequence_modules_stay_in_one_split() -> None:
         by_base.setdefault(item.name.rpartition(".")[2].rstrip("'"), set()).add(split)
     assert all(len(found) == 1 for found in by_base.values())
     assert by_base["shared"] == {"train"}
-    assert {split for split in splits.values()} == {"train", "valid", "test"}
+    assert set(splits.values()) == {"train", "valid", "test"}
 
 
 def test_splits_part_the_library_and_limits_are_prefixes() -> None:
     everything = library()
-    parts = {s: [p.id for p in core_problems(CoreProblems(source="core", split=s), everything)] for s in ("train", "valid", "test")}
+    parts = {
+        s: [p.id for p in core_problems(CoreProblems(source="core", split=s), everything)]
+        for s in ("train", "valid", "test")
+    }
     together = [identifier for ids in parts.values() for identifier in ids]
     assert len(together) == len(set(together)) == len(usable(everything))
     few = [p.id for p in core_problems(CoreProblems(source="core", split="train", limit=20), everything)]
@@ -50,7 +55,9 @@ def test_a_problem_forbids_itself_and_whatever_states_the_same() -> None:
     ]
     items[0] = LibraryTheorem(**{**{f: getattr(items[0], f) for f in items[0].__struct_fields__}, "flipped": "U"})
     assert {t.name for t in twins(items)["Nat.a"]} == {"Nat.b", "Nat.c"}
-    found = {p.id: p for s in ("train", "valid", "test") for p in core_problems(CoreProblems(source="core", split=s), items)}
+    found = {
+        p.id: p for s in ("train", "valid", "test") for p in core_problems(CoreProblems(source="core", split=s), items)
+    }
     assert set(found) == {"core/Nat.a", "core/Nat.d"}  # one problem for each statement
     problem = found["core/Nat.a"]
     assert problem.forbidden_constants == ("Nat.a", "Nat.a.*", "Nat.b", "Nat.b.*", "Nat.c", "Nat.c.*")

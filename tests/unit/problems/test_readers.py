@@ -86,11 +86,15 @@ def test_a_statement_without_its_ending_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared benchmark files are not beside this checkout")
-@pytest.mark.parametrize(("file", "split", "count"), [("deepseek", "all", 488), ("deepseek", "test", 244), ("goedel", "all", 244)])
+@pytest.mark.parametrize(
+    ("file", "split", "count"), [("deepseek", "all", 488), ("deepseek", "test", 244), ("goedel", "all", 244)]
+)
 def test_the_published_files_are_read_whole(file: str, split: str, count: int) -> None:
     path = DATA / f"minif2f_{file}.jsonl"
     problems = list(read_problems(MiniF2FProblems.model_validate({"source": "minif2f", "path": path, "split": split})))
     assert len({p.id for p in problems}) == count
     assert {p.header.splitlines()[0] for p in problems} == {"import Mathlib"}
-    assert all(p.formal_statement.startswith("theorem ") and not p.formal_statement.endswith(("by", "=")) for p in problems)
+    assert all(
+        p.formal_statement.startswith("theorem ") and not p.formal_statement.endswith(("by", "=")) for p in problems
+    )
     assert all(p.informal_statement and "-/" not in p.informal_statement for p in problems)

@@ -23,7 +23,9 @@ def test_rare_shared_words_rank_first_and_short_lemmas_before_long() -> None:
 
 def test_what_is_not_allowed_is_replaced_by_the_next_best() -> None:
     retriever = Retriever(LEMMAS)
-    found = retriever.retrieve("theorem t (l : List Nat) : l ++ [] = l", 2, allowed=lambda t: t.name != "List.length_append")
+    found = retriever.retrieve(
+        "theorem t (l : List Nat) : l ++ [] = l", 2, allowed=lambda t: t.name != "List.length_append"
+    )
     assert "List.length_append" not in [p.name for p in found]
     assert found[0].name == "List.map_append"
 

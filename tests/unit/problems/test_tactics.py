@@ -35,7 +35,10 @@ def test_a_template_needs_what_it_names() -> None:
 
 
 def test_pointers_become_full_names_and_others_stay() -> None:
-    assert expand_pointers("by simp [⟦2⟧, ⟦1⟧, ⟦3⟧, ⟦0⟧, ⟦x⟧]", problem("A.b", "C.d")) == "by simp [C.d, A.b, ⟦3⟧, ⟦0⟧, ⟦x⟧]"
+    assert (
+        expand_pointers("by simp [⟦2⟧, ⟦1⟧, ⟦3⟧, ⟦0⟧, ⟦x⟧]", problem("A.b", "C.d"))
+        == "by simp [C.d, A.b, ⟦3⟧, ⟦0⟧, ⟦x⟧]"
+    )
     assert expand_pointers("by exact ⟦1⟧", Problem("p", "", STATEMENT)) == "by exact ⟦1⟧"
 
 
