@@ -1,12 +1,12 @@
 """Run directories: shards, manifests, fingerprints, atomic writes, one lock.
 
-An artifact is a folder of JSONL shards (``00000.jsonl`` ...). ``recipe.json`` says what decides its content and is written
-first; each shard is written to a temporary name and renamed; ``artifact.json``, the manifest, is written last. So: no
-rename, no shard; no manifest, no artifact. A process killed anywhere leaves at most a temporary file behind, which the
-next run overwrites.
+An artifact is a folder of JSONL shards (``00000.jsonl`` ...). ``recipe.json`` says what decides its content and is
+written first; each shard is written to a temporary name and renamed; ``artifact.json``, the manifest, is written last.
+So: no rename, no shard; no manifest, no artifact. A process killed anywhere leaves at most a temporary file
+behind, which the next run overwrites.
 
-The fingerprint is a hash over the recipe, which names the stage, its configuration, and the fingerprints of its inputs. It is
-known before any shard exists, so that one stage can follow another that is still running.
+The fingerprint is a hash over the recipe, which names the stage, its configuration, and the fingerprints of its inputs.
+It is known before any shard exists, so that one stage can follow another that is still running.
 """
 
 import errno
@@ -40,7 +40,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``artifact.json``. ``counts`` are records and outcomes; ``seconds`` and ``made`` are timing, all else is content."""
+    """``artifact.json``. ``counts`` are records and outcomes; ``seconds`` and ``made`` are timing, all else content."""
 
     stage: str
     fingerprint: str
@@ -153,7 +153,9 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
     try:
         there = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: is damaged ({error}); delete {path.parent} and run the same command again") from error
+        raise ArtifactError(
+            f"{path}: is damaged ({error}); delete {path.parent} and run the same command again"
+        ) from error
     if there != recipe:
         raise ArtifactError(
             f"{path.parent}: was made by another recipe ({changed_keys(there, recipe)}); "
@@ -250,7 +252,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _empty(path: Path) -> None:

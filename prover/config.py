@@ -16,7 +16,9 @@ from lean_env.protocol import Limits
 from prover.errors import ConfigError
 
 PLACEMENT = frozenset({"workers", "device", "path"})
-"""Names of fields that say where things lie or how wide work runs, never what comes out. Files and models count by content."""
+"""Names of fields that say where things lie or how wide work runs, never what comes out.
+
+Files and models count by their content."""
 
 
 class Section(BaseModel):
@@ -148,7 +150,7 @@ class ColdTactics(Section):
     type: Literal["tactics"]
     """Verified tactic proofs."""
     tactics: tuple[str, ...] = Field(min_length=1)
-    """Proof templates; ``{v}`` is a variable, ``{w}`` a second one, ``{h}`` a hypothesis, ``{1}``.. a retrieved lemma."""
+    """Proof templates; ``{v}`` and ``{w}`` are variables, ``{h}`` a hypothesis, ``{1}``.. retrieved lemmas."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the training problems that they are tried on."""
 
@@ -263,7 +265,9 @@ def load_config(path: Path) -> IterateConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML configuration") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a TOML configuration"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     try:
@@ -293,7 +297,9 @@ def _rebase(config: Section, folder: Path) -> Any:
 
 def _explain(error: ValidationError, data: Any) -> str:
     """The first fault as one line; for an unknown key, the nearest known one; then how many more there are."""
-    first = error.errors()[0]
+    faults = error.errors()
+    # A misspelt key is missing as well: the misspelling is what to name.
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     place = [part for part in first["loc"] if not _is_tag(part, first["loc"], data)]
     where = ".".join(str(part) for part in place) or "top level"
     if first["type"] == "extra_forbidden":
@@ -305,7 +311,7 @@ def _explain(error: ValidationError, data: Any) -> str:
         text = f"missing key {where!r}"
     else:
         text = f"{where}: {first['msg']}, got {first['input']!r}" if place else first["msg"]
-    more = error.error_count() - 1
+    more = len(faults) - 1
     return text + (f" (and {more} more)" if more else "")
 
 
@@ -313,7 +319,7 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
     """Pydantic puts the chosen member of a union into the location; it is no key of the file."""
     here = data
     for step in loc:
-        present = isinstance(here, dict) and step in here or isinstance(here, list) and isinstance(step, int)
+        present = (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int))
         if step is part:
             return not present and isinstance(here, dict) and part in {here.get("type"), here.get("source")}  # type: ignore[reportUnknownMemberType]
         if present:

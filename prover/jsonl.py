@@ -34,9 +34,8 @@ def read_jsonl(path: Path, kind: type[T], *, unique: str | None = None) -> Itera
             if unique is not None:
                 value = getattr(record, unique)
                 if value in seen:
-                    raise InputError(
-                        f"{path}:{number}: {unique}: {value!r} stands in line {seen[value]} too; make each {unique} unique"
-                    )
+                    first = f"{value!r} stands in line {seen[value]} too"
+                    raise InputError(f"{path}:{number}: {unique}: {first}; make each {unique} unique")
                 seen[value] = number
             yield record
     if number == 0:

@@ -16,7 +16,6 @@ from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
 from prover.models import Model, open_model
 from prover.overlap import overlapped
-from prover.problems import problems_recipe, read_problems
 from prover.progress import Progress, Silent
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
@@ -115,12 +114,7 @@ class Loop:
 
     def problems(self, name: str, section: ProblemsConfig) -> Artifact:
         return problems_stage.run(
-            self.dir / "problems" / name,
-            name=name,
-            recipe=problems_recipe(section, self.pool.toolchain),
-            read=lambda: read_problems(section, self.pool, self.progress),
-            pool=self.pool,
-            progress=self.progress,
+            self.dir / "problems" / name, name=name, section=section, pool=self.pool, progress=self.progress
         )
 
     def cold_start(self, train: Artifact) -> tuple[Model, list[Judged]]:
@@ -175,9 +169,7 @@ class Loop:
             )
         return model, judged
 
-    def attempt(
-        self, folder: str, number: int, model: Model, train: Artifact, earlier: list[Judged]
-    ) -> list[Judged]:
+    def attempt(self, folder: str, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
         """Sample and verify, then correct and verify, turn by turn."""
         config, series = self.config, f"r{number}"
         out = self.dir / folder
@@ -302,7 +294,9 @@ class Loop:
         """Sample, verify and score each evaluation set."""
         for name, problems in sets.items():
             out = self.dir / folder / "evaluate" / name
-            self.evaluate_set(out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name])
+            self.evaluate_set(
+                out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name]
+            )
 
     def control(
         self, start: Model, sets: dict[str, Artifact], baselines: dict[str, Artifact], seen: dict[str, list[Judged]]

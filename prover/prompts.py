@@ -16,8 +16,8 @@ from hashlib import sha256
 from typing import Literal
 
 from lean_env.source import candidate_text, target_name
-from prover.records import Attempt, ChatMessage, Message, Problem, Verdict
 from prover.pointers import expand_pointers
+from prover.records import Attempt, ChatMessage, Message, Problem, Verdict
 
 Style = Literal["plain", "chat"]
 
@@ -45,7 +45,8 @@ CHAT_FEEDBACK = """Lean did not accept this proof. The compiler said:
 
 {errors}
 
-Explain briefly what went wrong, then give the complete corrected file in one ```lean4 block, with the statement unchanged."""
+Explain briefly what went wrong, then give the complete corrected file in one ```lean4 block. The statement must stay
+exactly as it is."""
 
 _FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _TYPE_BINDER = re.compile(r"\{[^{}]*: (?:Type|Sort)\b[^{}]*\} ?")

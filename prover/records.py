@@ -12,6 +12,7 @@ __all__ = [
     "Checkpoint",
     "InformalProblem",
     "Message",
+    "Premise",
     "Problem",
     "Record",
     "TrainingExample",
@@ -23,12 +24,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Base of every record. Defaults are left out of the JSON line."""
 
 
-class ChatMessage(Record):
+class ChatMessage(Record, frozen=True):
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-class InformalProblem(Record):
+class InformalProblem(Record, frozen=True):
     """A problem in natural language, the input of formalization."""
 
     id: str
@@ -38,18 +39,19 @@ class InformalProblem(Record):
     split: str = ""
 
 
-class Premise(Record):
+class Premise(Record, frozen=True):
     """A library theorem offered to the model; ``statement`` is its type as Lean prints it."""
 
     name: str
     statement: str = ""
 
 
-class Problem(Record):
+class Problem(Record, frozen=True):
     """A formal statement to prove.
 
     ``header`` holds imports, opens, options and definitions; ``formal_statement`` ends before ``:=``. A proof that uses
-    any of ``forbidden_constants`` (an entry ``X.*`` covers every name under ``X``) is refused. ``premises`` is None where no retriever ran.
+    any of ``forbidden_constants`` (an entry ``X.*`` covers every name under ``X``) is refused. ``premises`` is None
+    where no retriever ran.
     """
 
     id: str
@@ -62,7 +64,7 @@ class Problem(Record):
     premises: tuple[Premise, ...] | None = None
 
 
-class Attempt(Record):
+class Attempt(Record, frozen=True):
     """One completion of a model for one problem. ``turn`` 0 is a first proof; a correction has turn >= 1 and a parent.
 
     ``proof`` is None where the completion holds none. ``logprob`` is the sum over completion tokens, in nats, under the
@@ -85,7 +87,7 @@ class Attempt(Record):
     logprob: float | None = None
 
 
-class TrainingExample(Record):
+class TrainingExample(Record, frozen=True):
     """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers."""
 
     id: str
@@ -96,7 +98,7 @@ class TrainingExample(Record):
     kind: Literal["proof", "correction", "syntax"] = "proof"
 
 
-class Checkpoint(Record):
+class Checkpoint(Record, frozen=True):
     """Manifest beside a model's weights (``checkpoint.json``)."""
 
     path: str

@@ -10,7 +10,7 @@ from prover.records import ChatMessage
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How completions are drawn. ``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens of that mass."""
+    """How completions are drawn. ``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens of that mass."""
 
     temperature: float
     top_p: float
@@ -29,7 +29,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One finished completion. ``logprob`` sums log p over its tokens at temperature 1, in nats (end token included)."""
+    """One finished completion. ``logprob`` sums log p of its tokens at temperature 1, in nats, end token included."""
 
     request_id: str
     index: int

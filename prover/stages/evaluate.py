@@ -17,7 +17,7 @@ RESAMPLES = 2_000
 LEVEL = 0.95
 
 
-class ProblemScore(Record):
+class ProblemScore(Record, frozen=True):
     """``n`` judged attempts of a problem, ``proved`` of them, ``distinct`` proofs up to comments and spacing.
 
     ``first`` is the place (from 1) of the first proved attempt. ``beyond`` says that the fixed tactic list does not

@@ -20,7 +20,7 @@ def run(
     seed: int,
     clean: bool = False,
 ) -> Model:
-    """A random model in ``out/model``, its tokenizer trained on the prompts of ``problems`` and the answers of ``examples``."""
+    """A random model in ``out/model``, its tokenizer trained on prompts of ``problems`` and answers of ``examples``."""
     writer = ArtifactWriter(
         out,
         {

@@ -1,16 +1,28 @@
-"""Fix the problems of a run: read, drop those that Lean does not accept, write shards that all later stages align to."""
+"""Fix the problems of a run: read, drop what Lean does not accept, write the shards that all stages align to."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, StatementFailure
-from prover.artifacts import PROBLEMS_PER_SHARD, Artifact, ArtifactWriter, Recipe, find_artifact, fingerprint
+from prover.artifacts import (
+    PROBLEMS_PER_SHARD,
+    Artifact,
+    ArtifactWriter,
+    Recipe,
+    file_digest,
+    find_artifact,
+    fingerprint,
+)
+from prover.config import PLACEMENT, CoreProblems, ProblemsConfig
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
-from prover.progress import Progress
+from prover.problems import read_problems
+from prover.progress import Meter, Progress
 from prover.records import Problem
 
 
@@ -18,26 +30,34 @@ def run(
     out: Path,
     *,
     name: str,
-    recipe: Recipe,
-    read: Callable[[], Iterator[Problem]],
+    section: ProblemsConfig,
     pool: LeanPool,
     progress: Progress,
     clean: bool = False,
 ) -> Artifact:
-    """Write the problems that ``read`` yields and Lean elaborates; what it refuses goes to ``rejected.txt``.
+    """Write the problems of a source that Lean elaborates; what it refuses goes to ``rejected.txt``.
 
-    ``recipe`` says where they come from. Raises InputError if nothing is left.
+    Raises InputError if nothing is left.
     """
-    recipe = {"stage": "problems", **recipe}
+    recipe: dict[str, Any] = {
+        "stage": "problems",
+        "source": section.model_dump(mode="json", exclude=set(PLACEMENT)),
+        "toolchain": pool.toolchain.version,
+    }
+    if not isinstance(section, CoreProblems):
+        recipe["file"] = file_digest(section.path)
     done = None if clean else find_artifact(out, recipe)
     if done is not None:
         return done
-    problems = list(read())
+    with _library(progress) as told:
+        problems = list(read_problems(section, workers=pool.workers, progress=told))
     if not problems:
         raise InputError(f"problems {name!r}: the source has none; widen split or limit")
     refused: dict[str, StatementFailure] = {}
     with progress.stage(f"problems {name}", len(problems), "statements") as meter:
-        requests = (CheckRequest(id=p.id, header=p.header, formal_statement=p.formal_statement, proof="") for p in problems)
+        requests = (
+            CheckRequest(id=p.id, header=p.header, formal_statement=p.formal_statement, proof="") for p in problems
+        )
         for ident, failure in pool.elaborate(requests):
             meter.add(1, checks=1)
             if failure is not None:
@@ -46,16 +66,39 @@ def run(
     for ident in [p.id for p in problems if p.id in refused][:3]:
         progress.note(f"problem {ident} left out: {refused[ident].reason}")
     if refused:
-        progress.note(f"problems {name}: {len(refused)} of {len(problems)} statements do not elaborate; see {out}/rejected.txt")
+        progress.note(
+            f"problems {name}: {len(refused)} of {len(problems)} statements do not elaborate; see {out}/rejected.txt"
+        )
     if not kept:
-        raise InputError(f"problems {name!r}: no statement elaborates; the first: {next(iter(refused.values())).reason}")
+        raise InputError(
+            f"problems {name!r}: no statement elaborates; the first: {next(iter(refused.values())).reason}"
+        )
     artifact = _write(out, recipe, kept, {"problems": len(kept), "rejected": len(refused)}, clean)
-    (out / "rejected.txt").write_text("".join(f"{i}: {f.where}: {f.reason}\n" for i, f in refused.items()), encoding="utf-8")
+    (out / "rejected.txt").write_text(
+        "".join(f"{i}: {f.where}: {f.reason}\n" for i, f in refused.items()), encoding="utf-8"
+    )
     return artifact
 
 
+@contextmanager
+def _library(progress: Progress) -> Iterator[Callable[[int, int], None]]:
+    """A display line for listing Lean's library, opened only if that is still to be done."""
+    with ExitStack() as stack:
+        meter: Meter | None = None
+        before = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal meter, before
+            if meter is None:
+                meter = stack.enter_context(progress.stage("list Lean's library", total, "theorems"))
+            meter.add(done - before)
+            before = done
+
+        yield told
+
+
 def from_jsonl(file: Path, out: Path, *, clean: bool = False) -> Artifact:
-    """Cut a user's file of Problems into shards at ``out``, so that single stages can run on it. Nothing is elaborated."""
+    """Cut a user's file of Problems into shards at ``out``, so that single stages can run on it, unchecked."""
     problems = list(read_jsonl(file, Problem, unique="id"))
     recipe = {"stage": "problems", "jsonl": fingerprint([msgspec.to_builtins(p) for p in problems])}
     done = None if clean else find_artifact(out, recipe)

@@ -44,7 +44,7 @@ def run(
     on_shard: OnShard = lambda _artifact, _index: None,
     clean: bool = False,
 ) -> Artifact:
-    """``sampling.n`` attempts per problem. ``series`` names them (``r1``, ``e1``, ``control``) and enters their ids and seeds.
+    """``sampling.n`` attempts per problem. ``series`` (``r1``, ``e1``, ``control``) enters their ids and seeds.
 
     ``on_shard`` is told of each shard once it is on disk, finished ones included, so that checking can follow.
     """

@@ -25,8 +25,8 @@ def run(
 ) -> Artifact:
     """Training examples from all ``judged`` stages together.
 
-    Proofs equal up to comments and spacing count once, the earliest first. Of more than ``config.per_problem`` the shortest is
-    kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems with many
+    Proofs equal up to comments and spacing count once, the earliest first. Of more than ``config.per_problem`` the
+    shortest is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems with many
     proofs do not outweigh hard ones. A proved correction gives two examples: the correction itself, and its
     proof as an answer to the first prompt.
     """

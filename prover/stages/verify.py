@@ -162,6 +162,6 @@ def _known(index: int, earlier: Sequence[Judged]) -> dict[tuple[str, str], Verdi
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
-            if place is not None and place[1] is not None and verdict.status not in _NOT_REUSED:
-                found[place[0], place[1]] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
+            if place is not None and verdict.status not in _NOT_REUSED:
+                found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

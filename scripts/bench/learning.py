@@ -4,8 +4,8 @@ Each (variant, seed) is an ordinary run directory under ``--out``, so a killed b
 Markdown table for docs/benchmarks.md and, as its last line, a JSON object of figures.
 
 Variants: ``premises`` (the configuration as it is), ``bare`` (no retrieved lemmas), ``corrections`` (half of the first
-attempts, and as many corrections of failures at most: never more checks). After each ``premises`` run its last model is also
-evaluated averaged with its start, with corrections, and on minif2f-core where ``--minif2f`` names the file.
+attempts, and as many corrections of failures at most: never more checks). After each ``premises`` run its last model
+is also evaluated averaged with its start, with corrections, and on minif2f-core where ``--minif2f`` names the file.
 """
 
 import argparse
@@ -85,7 +85,9 @@ def extras(config: IterateConfig, run: Path, minif2f: Path | None, progress: Pro
                 out = run / "extra" / f"{label}_{LONG}" / name
                 made = loop.evaluate_set(out, f"x.{label}", config.rounds, model, problems, LONG, baseline, seen)
                 found[f"{name}: {label} n={LONG}"] = scores(made.path)
-            found[f"{name}: corrected"] = with_corrections(loop, run / "extra" / "corrected" / name, last, problems, baseline)
+            found[f"{name}: corrected"] = with_corrections(
+                loop, run / "extra" / "corrected" / name, last, problems, baseline
+            )
         if minif2f is not None:
             section = MiniF2FProblems(source="minif2f", path=minif2f, header="core", premises=8)
             problems = loop.problems("minif2f-core", section)
@@ -194,9 +196,7 @@ def main() -> None:
             for seed in options.seeds:
                 config, run = variant(base, name, seed), options.out / f"{name}_s{seed}"
                 iterate(config, run, progress=progress)
-                one = {
-                    f"{s}: {row}": f for s in config.evaluate_on for row, f in rounds(run, s, config.rounds).items()
-                }
+                one = {f"{s}: {row}": f for s in config.evaluate_on for row, f in rounds(run, s, config.rounds).items()}
                 if name == "premises" and not options.no_extras:
                     one |= extras(config, run, options.minif2f, progress)
                 found.append(one)

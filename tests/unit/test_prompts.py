@@ -58,7 +58,10 @@ def test_no_plain_proof(answer: str, reason: str) -> None:
     ("answer", "proof"),
     [
         ("Plan: simp.\n```lean4\ntheorem target : X := by\n  simp\n```\nDone.", "theorem target : X := by\n  simp"),
-        ("```lean\ntheorem target : X := a\n```\nBetter:\n```lean4\ntheorem target : X := b\n```", "theorem target : X := b"),
+        (
+            "```lean\ntheorem target : X := a\n```\nBetter:\n```lean4\ntheorem target : X := b\n```",
+            "theorem target : X := b",
+        ),
         ("```lean4\ntheorem target : X := a\n```\nIt uses\n```lean4\nsimp\n```", "theorem target : X := a"),
         ("<think>```lean4\ntheorem target : X := bad\n```</think>\n```lean4\nby simp\n```", "by simp"),
         ("```lean4\ntheorem target : X := by\n  simp", "theorem target : X := by\n  simp"),

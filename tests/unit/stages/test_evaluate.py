@@ -23,7 +23,7 @@ def test_fewer_attempts_than_k_count_as_they_are() -> None:
 
 
 def judged(folder: Path, outcomes: dict[str, str]) -> tuple[Artifact, tuple[Artifact, Artifact]]:
-    """Problems, attempts and verdicts; an outcome is a string of letters, ``p`` proved, ``f`` failed, ``u`` unjudged."""
+    """Problems, attempts and verdicts; an outcome is letters: ``p`` proved, ``f`` failed, ``u`` unjudged."""
     problems = ArtifactWriter(folder / "p", {"stage": "problems"}, 1)
     problems.write(0, [Problem(id=i, header="", formal_statement=f"theorem {i} : True") for i in outcomes])
     attempts = ArtifactWriter(folder / "a", {"stage": "sample"}, 1)

@@ -47,7 +47,9 @@ def problems(folder: Path) -> Artifact:
     return writer.finish({"problems": 1})
 
 
-def examples(folder: Path, judged: list[tuple[Artifact, Artifact]], cap: int, out: str = "out") -> list[TrainingExample]:
+def examples(
+    folder: Path, judged: list[tuple[Artifact, Artifact]], cap: int, out: str = "out"
+) -> list[TrainingExample]:
     artifact = select.run(
         folder / out,
         problems=problems(folder),
