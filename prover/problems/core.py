@@ -75,11 +75,9 @@ def usable(theorems: Iterable[LibraryTheorem]) -> list[LibraryTheorem]:
 def assign_splits(theorems: Iterable[LibraryTheorem]) -> dict[LibraryTheorem, Split]:
     """The split of each theorem (see the module's docstring)."""
     first = {theorem: _split_of_group(theorem) for theorem in theorems}
-    order: tuple[Split, ...] = ("train", "valid", "test")
     family: dict[str, Split] = {}
-    for theorem, split in first.items():
-        base = _base_name(theorem.name)
-        family[base] = min(split, family.get(base, split), key=order.index)
+    for split in ("test", "valid", "train"):  # the last one written stays
+        family |= {_base_name(theorem.name): split for theorem, at in first.items() if at == split}
     return {theorem: family[_base_name(theorem.name)] for theorem in first}
 
 

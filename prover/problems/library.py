@@ -7,7 +7,7 @@ the same type. The extraction takes about a minute with two workers and is done 
 import fcntl
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import Limits
 from prover.artifacts import atomic_write, disk_errors
+from prover.progress import Progress, Silent
 from prover.records import Record
-
-Progress = Callable[[int, int], None]
-"""Called with how many theorems are done and how many there are."""
 
 CHARS = 300
 """Longest statement that is printed, in characters."""
@@ -39,7 +37,7 @@ _SKIPPED = frozenset(
 times."""
 
 
-class LibraryTheorem(Record):
+class LibraryTheorem(Record, frozen=True):
     """A theorem of the library.
 
     ``text`` is its statement without the name (``.{u} binders : type``), None where it was not printed, is longer
@@ -89,7 +87,7 @@ def load_library(*, workers: int = 2, progress: Progress | None = None) -> tuple
                 fcntl.flock(lock, fcntl.LOCK_EX)  # a second start waits here for the first one's result
                 if not path.exists():
                     with LeanPool(toolchain, workers) as pool:
-                        found = extract(pool, workers, progress)
+                        found = extract(pool, progress or Silent())
                     encoder = msgspec.json.Encoder()
                     atomic_write(path, b"".join(encoder.encode(theorem) + b"\n" for theorem in found))
     decoder = msgspec.json.Decoder(LibraryTheorem)
@@ -97,7 +95,7 @@ def load_library(*, workers: int = 2, progress: Progress | None = None) -> tuple
         return tuple(decoder.decode(line) for line in file)
 
 
-def extract(pool: LeanPool, workers: int, progress: Progress | None = None) -> tuple[LibraryTheorem, ...]:
+def extract(pool: LeanPool, progress: Progress) -> tuple[LibraryTheorem, ...]:
     """Ask the pool for every theorem of the library."""
     modules = _ask(pool, {"op": "library.list"}).get("modules")
     if not isinstance(modules, list):
@@ -117,13 +115,15 @@ def extract(pool: LeanPool, workers: int, progress: Progress | None = None) -> t
             raise WorkerError(f"library.describe: {error}, in a reply about {job[1][0]} and others") from error
 
     found: list[LibraryTheorem] = []
-    with ThreadPoolExecutor(workers) as threads:
+    with (
+        progress.stage("list Lean's library", len(place), "theorems") as meter,
+        ThreadPoolExecutor(pool.workers) as threads,
+    ):
         for items in threads.map(describe, batches):
+            meter.add(len(items))
             for item in items:
                 order, module = place[item.name]
                 found.append(LibraryTheorem(module=module, order=order, **msgspec.structs.asdict(item)))
-            if progress is not None:
-                progress(len(found), len(place))
     rank = {name: index for index, name in enumerate(place)}
     return tuple(sorted(found, key=lambda theorem: rank[theorem.name]))
 

@@ -9,9 +9,10 @@ from prover.config import CoreProblems, JsonlProblems, MiniF2FProblems, Problems
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.problems.core import core_problems
-from prover.problems.library import Progress, load_library
+from prover.problems.library import load_library
 from prover.problems.minif2f import minif2f_problems
 from prover.problems.retrieve import Retriever
+from prover.progress import Progress
 from prover.records import Problem
 
 
@@ -19,7 +20,7 @@ def read_problems(config: ProblemsConfig, *, workers: int = 2, progress: Progres
     """The problems of a source, in an order that does not change.
 
     The core library, and premises for any source, need an installed Lean; the first use takes about a minute of
-    ``workers`` Lean processes, with ``progress`` called as it goes. Raises InputError for a file that cannot be used,
+    ``workers`` Lean processes. Raises InputError for a file that cannot be used,
     and LeanError.
     """
     match config:

@@ -1,10 +1,10 @@
 """What ``prover problems`` does: read a source, keep what the Lean at hand accepts, write Problems as JSONL."""
 
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -14,8 +14,8 @@ from lean_env.protocol import CheckRequest, StatementFailure
 from prover.artifacts import disk_errors
 from prover.config import ProblemsConfig
 from prover.errors import InputError
-from prover.problems.library import Progress
 from prover.problems.read import read_problems
+from prover.progress import Progress, Silent
 from prover.records import Problem
 
 
@@ -27,10 +27,6 @@ class ProblemCounts(msgspec.Struct, frozen=True):
     written: int
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def run_problems(
     config: ProblemsConfig,
     out: Path | None = None,
@@ -38,60 +34,52 @@ def run_problems(
     elaborates: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
-    report: Callable[[str], None] = _to_stderr,
 ) -> ProblemCounts:
     """Write the problems of ``config`` to ``out`` (to standard output when None), whole or not at all.
 
-    With ``elaborates`` only those whose header and statement the installed Lean accepts; ``report`` gets one line for
-    each other, with Lean's message (default: standard error). Raises InputError where none is left.
+    With ``elaborates`` only those whose header and statement the installed Lean accepts; ``progress`` gets one note for
+    each other, with Lean's message. Raises InputError where none is left.
     """
-    read = rejected = written = 0
-    with ExitStack() as stack:
-        problems: Iterable[Problem] = read_problems(config, workers=workers, progress=progress)
-        judged: Iterator[tuple[Problem, StatementFailure | None]]
-        if elaborates:
-            pool = stack.enter_context(LeanPool(lean.find(), workers))
-            judged = elaborated(problems, pool)
-        else:
-            judged = ((problem, None) for problem in problems)
-        write = stack.enter_context(_destination(out))
-        encoder = msgspec.json.Encoder()
-        for problem, failure in judged:
-            read += 1
+    progress = progress or Silent()
+    problems = list(read_problems(config, workers=workers, progress=progress))
+    refused = _refused(problems, workers, progress) if elaborates else {}
+    kept = [problem for problem in problems if problem.id not in refused]
+    if not kept:
+        why = f"none of {len(problems)} statements elaborates in this Lean" if refused else "there are no problems"
+        raise InputError(f"{_source(config)}: {why}; nothing was written")
+    encoder = msgspec.json.Encoder()
+    with _destination(out) as file:
+        for problem in kept:
+            file.write(encoder.encode(problem) + b"\n")
+    counts = ProblemCounts(len(problems), len(refused), len(kept))
+    if elaborates:
+        progress.note(f"{counts.written} of {counts.read} statements elaborate, {counts.rejected} do not")
+    return counts
+
+
+def _refused(problems: list[Problem], workers: int, progress: Progress) -> dict[str, StatementFailure]:
+    """What Lean says of the statements that it does not accept, by problem."""
+    requests = (CheckRequest(p.id, p.header, p.formal_statement, proof="") for p in problems)
+    refused: dict[str, StatementFailure] = {}
+    with (
+        LeanPool(lean.find(), workers) as pool,
+        progress.stage("elaborate", len(problems), "statements") as meter,
+    ):
+        for identifier, failure in pool.elaborate(requests):
+            meter.add(1, checks=1)
             if failure is not None:
-                rejected += 1
-                report(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
-                continue
-            written += 1
-            write(encoder.encode(problem) + b"\n")
-        if not written:
-            why = f"none of {read} statements elaborates in this Lean" if rejected else "there are no problems"
-            raise InputError(f"{_source(config)}: {why}; nothing was written")
-    return ProblemCounts(read, rejected, written)
-
-
-def elaborated(problems: Iterable[Problem], pool: LeanPool) -> Iterator[tuple[Problem, StatementFailure | None]]:
-    """Each problem, in order, with None where its header and statement elaborate and with the failure where not."""
-    waiting: deque[Problem] = deque()  # filled by the pool's own thread
-
-    def requests() -> Iterator[CheckRequest]:
-        for problem in problems:
-            waiting.append(problem)
-            yield CheckRequest(problem.id, problem.header, problem.formal_statement, "")
-
-    answered: dict[str, StatementFailure | None] = {}
-    for identifier, failure in pool.elaborate(requests()):
-        answered[identifier] = failure
-        while waiting and waiting[0].id in answered:
-            problem = waiting.popleft()
-            yield problem, answered.pop(problem.id)
+                refused[identifier] = failure
+    for problem in problems:
+        if failure := refused.get(problem.id):
+            progress.note(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
+    return refused
 
 
 @contextmanager
-def _destination(out: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """A function that writes bytes: to standard output, or to a file that appears only when all went well."""
+def _destination(out: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears only when all went well."""
     if out is None:
-        yield sys.stdout.buffer.write
+        yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     temporary = out.with_name(f".{out.name}.tmp")
@@ -99,7 +87,7 @@ def _destination(out: Path | None) -> Iterator[Callable[[bytes], object]]:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                yield file.write
+                yield file
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)

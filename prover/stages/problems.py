@@ -1,7 +1,5 @@
 """Fix the problems of a run: read, drop what Lean does not accept, write the shards that all stages align to."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from prover.config import PLACEMENT, CoreProblems, ProblemsConfig
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.problems import read_problems
-from prover.progress import Meter, Progress
+from prover.progress import Progress
 from prover.records import Problem
 
 
@@ -49,8 +47,7 @@ def run(
     done = None if clean else find_artifact(out, recipe)
     if done is not None:
         return done
-    with _library(progress) as told:
-        problems = list(read_problems(section, workers=pool.workers, progress=told))
+    problems = list(read_problems(section, workers=pool.workers, progress=progress))
     if not problems:
         raise InputError(f"problems {name!r}: the source has none; widen split or limit")
     refused: dict[str, StatementFailure] = {}
@@ -78,23 +75,6 @@ def run(
         "".join(f"{i}: {f.where}: {f.reason}\n" for i, f in refused.items()), encoding="utf-8"
     )
     return artifact
-
-
-@contextmanager
-def _library(progress: Progress) -> Iterator[Callable[[int, int], None]]:
-    """A display line for listing Lean's library, opened only if that is still to be done."""
-    with ExitStack() as stack:
-        meter: Meter | None = None
-        before = 0
-
-        def told(done: int, total: int) -> None:
-            nonlocal meter, before
-            if meter is None:
-                meter = stack.enter_context(progress.stage("list Lean's library", total, "theorems"))
-            meter.add(done - before)
-            before = done
-
-        yield told
 
 
 def from_jsonl(file: Path, out: Path, *, clean: bool = False) -> Artifact:
