@@ -61,9 +61,11 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what is installed, what is missing and the command that installs it; prove that Lean answers rightly."""
+    from prover.console import show_steps
     from prover.doctor import examine, show
 
-    findings = examine()
+    with show_steps() as step:
+        findings = examine(step)
     show(findings, as_json=as_json)
     if findings.broken:
         raise typer.Exit(1)
@@ -128,19 +130,21 @@ def problems(
 ) -> None:
     """Write problems as JSONL: from Lean's library, from miniF2F, or from a file of ours."""
     from prover.console import open_progress
-    from prover.problems import run_problems
+    from prover.problems.write import run_problems
 
     config = problems_config(
-        source=source.value,
+        source.value,
         path=file,
         split=split,
         header=header.value if header else None,
         limit=limit,
         premises=premises,
     )
-    lean = lean_config(workers, None, None, None)
+    lean = lean_config(workers)
     with open_progress() as progress:
-        run_problems(config, out, elaborates=elaborates, workers=lean.workers, progress=progress)
+        counts = run_problems(config, out, elaborates=elaborates, workers=lean.workers, progress=progress)
+    rejected = f", {counts.rejected:,} do not elaborate" if elaborates else ""
+    typer.echo(f"{counts.written:,} problems written of {counts.read:,} read{rejected}", err=True)
 
 
 @app.command()

@@ -46,7 +46,9 @@ def show_steps(stream: TextIO | None = None) -> Iterator[Callable[[str, float | 
         yield say
         return
     bar = BarColumn(bar_width=30)
-    with RichProgress(TextColumn("{task.description}"), bar, TimeElapsedColumn(), console=console, transient=True) as rich:
+    with RichProgress(
+        TextColumn("{task.description}"), bar, TimeElapsedColumn(), console=console, transient=True
+    ) as rich:
         task = rich.add_task("", total=None)
         steps: list[str] = []
 

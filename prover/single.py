@@ -1,7 +1,8 @@
 """Single stages on given folders: what the stage commands call, and what a notebook can call.
 
 The loop (:mod:`prover.pipeline`) knows its own artifacts; here they come from the user, so that each is checked to
-belong to the others before anything runs. Every function takes the output folder first and returns what the stage returns.
+belong to the others before anything runs. Every function takes the output folder first and returns what the stage
+returns.
 """
 
 from collections.abc import Iterable, Sequence

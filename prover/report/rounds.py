@@ -55,7 +55,9 @@ def set_table(table: SetTable, wide: bool) -> Table:
     """Models by pass@k."""
     beyond = table.beyond_problems
     title = f"{table.name}: {table.problems:,} problems" + (f", {beyond:,} beyond the tactic list" if beyond else "")
-    grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     ks = _columns(table)
     hard = [k for k in ks if any(k in score.beyond for score in table.scores)]
     grid.add_column("", no_wrap=True)
@@ -104,7 +106,9 @@ def _interval(share: Share, wide: bool) -> str:
 
 def rounds_table(report: RunReport) -> Table:
     title = f"training: {report.training_problems:,} problems, seed {report.seed}"
-    grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     kinds = [kind for kind in _KINDS if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]

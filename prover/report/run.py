@@ -22,7 +22,7 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """One model on one evaluation set. ``passed`` and ``beyond`` are keyed by k; ``beyond`` counts only the problems that
+    """One model on one evaluation set. ``passed`` and ``beyond`` are keyed by k; ``beyond`` is over the problems only that
     the fixed tactic list does not solve."""
 
     model: str

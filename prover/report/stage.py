@@ -82,7 +82,7 @@ def _state(folder: Path) -> str:
 
 
 def _table(rows: list[Listed]) -> Table:
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, expand=True)
     for name, (_, ratio) in _cells(rows[0]).items():
         grid.add_column(name, overflow="ellipsis", no_wrap=True, ratio=ratio, justify="left" if ratio else "right")
     for row in rows:

@@ -1,0 +1,124 @@
+"""What `prover inspect` says about a run that is half done."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prover.cli import app
+from prover.records import Message
+from prover.report.problem import in_place, read_problem
+from prover.report.run import read_run
+from tests.unit.report.sample_run import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def inspect(*arguments: object, columns: int = 80) -> str:
+    result = CliRunner().invoke(app, ["inspect", *map(str, arguments)], env={"COLUMNS": str(columns), "NO_COLOR": "1"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_tables_hold_every_figure_and_fit_80_columns(run: Path) -> None:
+    said = inspect(run)
+    assert "heldout: 40 problems, 20 beyond the tactic list" in said
+    rows = {line[:12].strip(): line.split() for line in said.splitlines()}
+    assert rows["round 0"][2:5] == ["8", "2.8", "±2.5"]
+    assert {"21.4", "50.7", "31"} <= set(rows["round 1"])
+    assert rows["round 2"][2] == "·" and rows["control"][1] == "·"
+    assert "63.7" in rows["tactic list"]
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_wide_terminals_get_the_intervals(run: Path) -> None:
+    assert "50.7 (48.7-53.7)" in inspect(run, columns=120)
+
+
+def test_a_half_done_run_says_what_is_owed(run: Path) -> None:
+    report = read_run(run)
+    owed = {stage.stage: stage.shards for stage in report.owed}
+    assert owed["round_02/sample"] == 1 and owed["control/heldout/scores"] == 0
+    assert "round_01/select" in report.done and not set(report.done) & set(owed)
+    first = report.owed[0].stage
+    assert f"next: {first}" in " ".join(inspect(run).split())
+
+
+def test_training_rounds_count_attempts_proofs_and_examples(run: Path) -> None:
+    cold, first, second = read_run(run).rounds
+    assert (cold.attempts, cold.proved, cold.examples, cold.solved) == (1, 0, 7, 2)
+    assert (first.attempts, first.proved, first.examples, first.solved) == (5, 1, 1, 1)
+    assert set(first.seconds) == {"sample", "verify", "select", "sft", "evaluate"} and not second.seconds
+
+
+def test_json_is_the_whole_report(run: Path) -> None:
+    report = json.loads(inspect(run, "--json"))
+    table = report["sets"][0]
+    by_model = {score["model"]: score for score in table["scores"]}
+    assert by_model["round 1"]["passed"]["8"] == {"value": 50.7, "low": 48.7, "high": 53.7}
+    assert by_model["round 1"]["beyond"]["8"]["value"] == 4.0
+    assert not by_model["control"]["finished"]
+
+
+def test_a_problem_shows_distinct_attempts_proved_first(run: Path) -> None:
+    report = read_problem(run, "core/Nat.add_comm")
+    series = {s.stage: s for s in report.series}
+    tried = series["round 1"].tried
+    assert [(t.times, t.verdict.status if t.verdict else "") for t in tried] == [
+        (1, "proved"),
+        (2, "failed"),
+        (1, "no_proof"),
+    ]
+    assert series["round 1"].attempts == 4 and series["round 1"].proved == 1
+    assert series["round 2"].tried[0].verdict is None, "sampled and not judged yet"
+    said = inspect(run, "--problem", "core/Nat.add_comm")
+    for part in ("a + b = b + a", "Nat.add_assoc", "forbidden: Nat.add_comm", "unknown identifier 'foo'", "not judged"):
+        assert part in said
+
+
+def test_errors_point_at_their_place() -> None:
+    error = Message(severity="error", start=(2, 9), end=(2, 12), text="unknown identifier 'foo'\n")
+    assert in_place("theorem t : True := by\n   exact foo\n", error) == (
+        "2:9: unknown identifier 'foo'\n  | theorem t : True := by\n  |    exact foo\n  |          ^^^"
+    )
+
+
+def test_an_error_beyond_the_text_still_shows() -> None:
+    error = Message(severity="error", start=(9, 4), end=(9, 4), text="unexpected end of input")
+    assert in_place("by", error).startswith("9:4: unexpected end of input")
+
+
+@pytest.mark.parametrize("stage", ["problems/train", "round_01/sample", "round_01/verify", "round_01/select"])
+def test_every_kind_of_record_lists(run: Path, stage: str) -> None:
+    said = inspect(run, "--stage", stage)
+    assert "core/Nat.add_comm" in said or "s2" in said
+    assert max(map(len, said.splitlines()[1:])) <= 80
+
+
+def test_pages_of_records(run: Path) -> None:
+    lines = inspect(run, "--stage", "round_01/sample", "--limit", 2, "--skip", 1, "--json").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["s1", "s2"]
+    assert "--skip 2" in inspect(run, "--stage", "round_01/sample", "--limit", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--problem", "Nat.add_comm"], "did you mean core/Nat.add_comm?"),
+        (["--problem", "core/Nat.add_com"], "did you mean core/Nat.add_comm"),
+        (["--stage", "round_01/sampel"], "did you mean 'round_01/sample'?"),
+        (["--stage", "round_02/verify"], "is not begun yet"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(run: Path, arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(run), *arguments])
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_no_run_directory(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert result.exit_code == 2 and "is no run directory" in result.stderr

@@ -1,0 +1,73 @@
+"""Configuration: the shipped files parse, and each mistake is one line that names file, key and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from prover.config import IterateConfig, JsonlProblems, PretrainedModel, load_config
+from prover.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+MINIMAL = '[train]\nsource = "core"\nsplit = "train"\n[model]\ntype = "init"\n'
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_shipped_configurations_parse(file: Path) -> None:
+    config = load_config(file)
+    assert config.evaluate_on, "a shipped configuration measures something"
+    assert IterateConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_quickstart_is_what_the_issue_asks_for() -> None:
+    config = load_config(ROOT / "configs" / "quickstart.toml")
+    assert config.rounds >= 3 and config.evaluate.portfolio and config.cold is not None
+    assert set(config.evaluate.k) >= {1, 8}
+    assert config.evaluate.control_n >= config.evaluate.n * (config.rounds + 1)
+    assert config.model.type == "init" and config.engine.type == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rouns = 3\n" + MINIMAL, "unknown key 'rouns'; did you mean 'rounds'?"),
+        (MINIMAL + "[sampling]\ntemprature = 1\n", "unknown key 'sampling.temprature'; did you mean 'temperature'?"),
+        (MINIMAL.replace("split", "spilt"), "did you mean 'split'?"),
+        (MINIMAL + '[evaluate_on.x]\nsource = "core"\nsplit = "test"\nlimt = 3\n', "did you mean 'limit'?"),
+        (MINIMAL + "[sampling]\nzzz = 1\n", "known keys: max_tokens, n, temperature, top_p"),
+        ("rounds = 'three'\n" + MINIMAL, "rounds: Input should be a valid integer"),
+        (MINIMAL + "[sampling]\nn = 0\n", "sampling.n: Input should be greater than or equal to 1"),
+        (MINIMAL.replace('"core"', '"corex"'), "corex"),
+        ('[train]\nsource = "core"\nsplit = "train"\n', "missing key 'model'"),
+        (MINIMAL + "[evaluate]\nn = 2\n", "every k must lie between 1 and n = 2"),
+        ("rounds = = 3\n", "is not valid TOML"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(file)
+    message = str(raised.value)
+    assert message.startswith(f"{file}: ") and said in message and "\n" not in message.strip()
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.toml")
+    file = tmp_path / "latin.toml"
+    file.write_bytes(b"# \xe9\n")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(file)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, '[train]\nsource = "jsonl"\npath = "p.jsonl"\n[model]\ntype = "pretrained"\npath = "../m"\n')
+    )
+    assert isinstance(config.train, JsonlProblems) and config.train.path == tmp_path / "p.jsonl"
+    assert isinstance(config.model, PretrainedModel) and config.model.path == tmp_path.parent / "m"
