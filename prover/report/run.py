@@ -22,8 +22,8 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """One model on one evaluation set. ``passed`` and ``beyond`` are keyed by k; ``beyond`` is over the problems only that
-    the fixed tactic list does not solve."""
+    """One model on one evaluation set. ``passed`` and ``beyond`` are keyed by k; ``beyond`` is over those
+    problems only that the fixed tactic list does not solve."""
 
     model: str
     path: str

@@ -39,8 +39,10 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: set[str], *, late: bool = True) -> Iterator[str]:
-    """Every module that the file imports, at its top and, with ``late``, inside functions; ``from package import module``
-    names the module."""
+    """Every module that the file imports, at its top and, with ``late``, inside functions.
+
+    ``from package import module`` names the module.
+    """
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree) if late else tree.body:
         if isinstance(node, ast.Import):
