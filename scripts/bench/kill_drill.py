@@ -2,8 +2,9 @@
 
 A small configuration runs undisturbed once; then again in another directory, where after random waits something is
 killed: the driver, the driver's whole process group, or a Lean worker (Node). Each time the driver is gone the same
-command is run again. At the end every file of the two directories must be equal byte for byte but for timing: seconds
-and heartbeats of verdicts, seconds and origin (``made``) of manifests, ``run.json``.
+command is run again; a run that ends before all kills are spent is followed by one more, in a directory of its own. At
+the end every file must be equal byte for byte to the undisturbed one but for timing: seconds and heartbeats of
+verdicts, seconds and origin (``made``) of manifests, ``run.json``.
 
 The last line is a JSON object of figures; exit code 1 where the directories differ.
 """
@@ -28,10 +29,11 @@ class Drill:
     """One disturbed run: the driver process at work, and what was killed so far."""
 
     def __init__(self, config: Path, run: Path, rng: random.Random) -> None:
+        self.directory = run
         self.command = [sys.executable, "-m", "prover", "iterate", str(config), "--run-dir", str(run)]
         self.log = run.with_name(run.name + ".log")
         self.rng = rng
-        self.killed = dict.fromkeys(TARGETS, 0)
+        self.killed: dict[str, int] = dict.fromkeys(TARGETS, 0)
         self.starts = 0
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -55,23 +57,23 @@ class Drill:
         self.killed[wanted] += 1
         driver.wait()
 
-    def run(self, kills: int, longest: float, resume_limit: float) -> None:
-        """``kills`` kills after waits drawn from 0 to ``longest`` seconds, then one start that is left alone."""
+    def run(self, kills: int, longest: float) -> int:
+        """Up to ``kills`` kills after waits drawn from 0 to ``longest`` seconds, until the run is done; how many."""
         driver = self.start()
-        done = 0
-        while done < kills:
+        spent = 0
+        while spent < kills:
             try:
                 driver.wait(timeout=self.rng.uniform(0, longest))
             except subprocess.TimeoutExpired:
                 self.kill(driver, self.rng.choice(TARGETS))
-                done += 1
+                spent += 1
                 if driver.poll() is not None:
                     driver = self.start()
             else:
-                self.expect_success(driver)
-                return  # the run ended before all kills were spent; what happened is in the figures
-        driver.wait(timeout=resume_limit)
+                break
+        driver.wait()
         self.expect_success(driver)
+        return spent
 
     def expect_success(self, driver: subprocess.Popen[bytes]) -> None:
         if driver.returncode != 0:
@@ -120,29 +122,33 @@ def main() -> None:
     if any(out.iterdir()):
         raise SystemExit(f"{out}: is not empty; delete it or give another --out")
 
-    calm = Drill(arguments.config, out / "calm", random.Random(arguments.seed))
     start = time.monotonic()
-    calm.run(0, 0, 3_600)
+    Drill(arguments.config, out / "calm", random.Random(0)).run(0, 0)
     calm_seconds = time.monotonic() - start
+    calm = contents(out / "calm")
 
-    rough = Drill(arguments.config, out / "rough", random.Random(arguments.seed))
+    drills: list[Drill] = []
+    differing: list[str] = []
+    left = kills
+    rng = random.Random(arguments.seed)
     start = time.monotonic()
-    # Kills fall on the whole run: with lost work and start-up, about two thirds of the waits go into progress.
-    rough.run(kills, 3 * calm_seconds / max(kills, 1), 3_600)
-    rough_seconds = time.monotonic() - start
-
-    left, right = contents(out / "calm"), contents(out / "rough")
-    differing = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
-    for name in differing:
+    while left > 0:
+        drill = Drill(arguments.config, out / f"rough_{len(drills)}", rng)
+        drills.append(drill)
+        left -= drill.run(left, 3 * calm_seconds / kills)
+        rough = contents(drill.directory)
+        differing += [f"{drill.directory.name}/{n}" for n in calm.keys() | rough.keys() if calm.get(n) != rough.get(n)]
+    for name in sorted(differing):
         print(f"differs: {name}")
     figures = {
-        "kills": sum(rough.killed.values()),
-        **{f"killed_{target}": count for target, count in rough.killed.items()},
-        "starts": rough.starts,
-        "files": len(left),
+        "kills": kills - left,
+        **{f"killed_{target}": sum(drill.killed[target] for drill in drills) for target in TARGETS},
+        "starts": sum(drill.starts for drill in drills),
+        "runs": len(drills),
+        "files": len(calm),
         "differing": len(differing),
         "calm_seconds": round(calm_seconds, 1),
-        "rough_seconds": round(rough_seconds, 1),
+        "rough_seconds": round(time.monotonic() - start, 1),
     }
     print(json.dumps(figures))
     sys.exit(1 if differing else 0)
