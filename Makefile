@@ -39,7 +39,9 @@ typecheck: dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: setup dev
-	@for script in scripts/bench/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+	@$(BIN)/python scripts/bench/lean_pool.py --quick
+	@$(BIN)/python scripts/bench/startup.py --quick
+	@out=$$(mktemp -d) && $(BIN)/python scripts/bench/kill_drill.py --quick --out $$out && rm -rf $$out
 
 lock: dev
 	@$(BIN)/python scripts/lock.py

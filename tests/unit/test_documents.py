@@ -24,9 +24,10 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
         text = document.read_text()
         fenced = [line for block in _FENCE.findall(text) for line in block.splitlines()]
         for line in [*fenced, *_INLINE.findall(text)]:
-            words = shlex.split(line, comments=True)
-            if words and Path(words[0]).name == program and len(words) > 1:
-                yield f"{document.name}: {line}", words[1:]
+            if line.strip() and re.fullmatch(rf"(\S+/)?{program}", line.split()[0]):
+                words = shlex.split(line, comments=True)
+                if len(words) > 1:
+                    yield f"{document.name}: {line}", words[1:]
 
 
 def parse(words: list[str]) -> None:
