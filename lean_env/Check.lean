@@ -1,0 +1,161 @@
+module
+public meta import Judge
+public meta import Library
+
+/-!
+The worker: reads requests, one JSON object a line, and writes one reply to each. docs/soundness.md says what the status
+`proved` claims and how it is decided.
+-/
+
+public meta section
+set_option compiler.extract_closed false
+open Lean Elab
+
+namespace Check
+
+/-- What outlives a request. -/
+structure Caches where
+  /-- The environment of no import but the prelude. -/
+  empty : Environment
+  imports : IO.Ref (List Session.Imported)
+  headers : IO.Ref (List Session.Header)
+  references : IO.Ref (List Judge.Reference)
+
+def maxReferences : Nat := 48
+
+@[noinline] def getReferences (ref : IO.Ref (List Judge.Reference)) : BaseIO (List Judge.Reference) := ref.get
+@[noinline] def setReferences (ref : IO.Ref (List Judge.Reference)) (l : List Judge.Reference) : BaseIO Unit := ref.set l
+
+def isFor (r : Judge.Reference) (header statement target : String) : Bool :=
+  r.statement == statement && r.header == header && r.target == target
+
+def findReference (header statement target : String) : List Judge.Reference → Option Judge.Reference
+  | [] => none
+  | r :: rs => if isFor r header statement target then some r else findReference header statement target rs
+
+def otherReferences (header statement target : String) : List Judge.Reference → Nat → List Judge.Reference
+  | [], _ => []
+  | _, 0 => []
+  | r :: rs, left + 1 =>
+    if isFor r header statement target then otherReferences header statement target rs (left + 1)
+    else r :: otherReferences header statement target rs left
+
+def referenceOf (c : Caches) (h : Session.Header) (g : Audit.Ground) (heartbeats : Nat) (statement target : String) :
+    IO Judge.Reference := do
+  let known ← getReferences c.references
+  let r ← match findReference h.text statement target known with
+    | some r => pure r
+    | none => Judge.reference g (Session.limited h.state heartbeats) h.text statement target
+  setReferences c.references (r :: otherReferences h.text statement target known (maxReferences - 1))
+  return r
+
+/-! ### Replies -/
+
+def failure (nonce where_ why : String) (messages : List Message) : IO Json := do
+  return Json.mkObj [("nonce", Json.str nonce), ("statement_failure", Json.str where_), ("reason", Json.str why),
+    ("messages", ← Wire.messagesJson messages)]
+
+/-- Milliseconds as a decimal number. -/
+def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
+
+/-- A candidate's own words for what went wrong are shown, but decide nothing beyond that there was an error. -/
+def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) : IO Judge.Finding := do
+  match o.refused with
+  | some why => return { status := "forbidden_syntax", reason := "syntax: " ++ why }
+  | none => match Wire.firstError o.messages with
+    | some m => return { status := "failed", reason := "elaboration: " ++ (← Wire.headline m) }
+    | none => return Judge.judge g ref o.state forbidden
+
+/-- The time limit for references: they are ours, and the same whatever the request's own limit. -/
+def referenceHeartbeats : Nat := 1000000
+
+def check (c : Caches) (j : Json) : IO Json := do
+  let start ← IO.monoNanosNow
+  let nonce := Wire.field j "nonce"
+  let h ← Session.header c.imports c.headers c.empty (Wire.field j "header")
+  match h.failure with
+  | some why => failure nonce "header" why h.messages
+  | none =>
+    let g : Audit.Ground := { base := h.base, header := h.state.env }
+    let ref ← referenceOf c h g referenceHeartbeats (Wire.field j "statement") (Wire.field j "target")
+    match ref.failure with
+    | some why => failure nonce "statement" why ref.messages
+    | none =>
+      if Wire.field j "op" == "elaborate" then return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
+      let limit := Wire.natField j "heartbeats" 200000
+      let before ← IO.getNumHeartbeats
+      let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
+      let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
+      let after ← IO.getNumHeartbeats
+      let f ← finding g ref o (Wire.listField j "forbidden")
+      let messages ← Wire.messagesJson o.messages
+      let goals ← Wire.goals o.messages
+      let stop ← IO.monoNanosNow
+      return Json.mkObj [
+        ("nonce", Json.str nonce), ("status", Json.str f.status), ("reason", Json.str f.reason), ("messages", messages),
+        ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("goals", goals),
+        ("heartbeats", Json.num (Nat.div (after - before) 1000)), ("ms", milliseconds (stop - start))]
+
+/-- A whole file, imports and all, as `lean FILE` would take it. -/
+def file (c : Caches) (j : Json) : IO Json := do
+  let start ← IO.monoNanosNow
+  let limit := Wire.natField j "heartbeats" 200000
+  let (_, o) ← Session.runFile c.imports c.empty (Wire.field j "text") "<input>" limit
+  let messages ← Wire.messagesTo o.messages Wire.maxMessages Wire.maxAllBytes #[]
+  let messages := match o.refused with
+    | some why => messages.push (Wire.messageJson { fileName := "<input>", pos := ⟨1, 0⟩, data := "" } why)
+    | none => messages
+  let stop ← IO.monoNanosNow
+  return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("messages", Json.arr messages),
+    ("ms", milliseconds (stop - start))]
+
+/-- What Library.lean tells about the library that the request's header imports. -/
+def library (c : Caches) (j : Json) : IO Json := do
+  let nonce := Wire.field j "nonce"
+  let h ← Session.header c.imports c.headers c.empty (Wire.field j "header")
+  match h.failure with
+  | some why => failure nonce "header" why h.messages
+  | none => return (← libraryOp h.base j).setObjVal! "nonce" (Json.str nonce)
+
+def answer (c : Caches) (j : Json) : IO Json :=
+  match Wire.field j "op" with
+  | "check" => check c j
+  | "elaborate" => check c j
+  | "file" => file c j
+  | "library.list" => library c j
+  | "library.describe" => library c j
+  | op => return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str s!"no operation is named '{op}'")]
+
+@[noinline] def readLine (h : IO.FS.Handle) : IO String := h.getLine
+
+@[noinline] def writeLine (h : IO.FS.Handle) (j : Json) : IO Unit := do
+  h.putStrLn j.compress
+  h.flush
+
+partial def loop (c : Caches) (requests verdicts : IO.FS.Handle) : IO Unit := do
+  let line ← readLine requests
+  if line.isEmpty then return ()
+  let reply ← match Json.parse line with
+    | .error e => pure (Json.mkObj [("nonce", Json.str ""), ("error", Json.str e)])
+    | .ok j => match ← (answer c j).toBaseIO with
+      | .ok reply => pure reply
+      | .error e => pure (Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str (toString e))])
+  writeLine verdicts reply
+  loop c requests verdicts
+
+unsafe def serve : IO Unit := do
+  let verdicts ← IO.FS.Handle.mk "/dev/verdict" .write
+  let requests ← IO.FS.Handle.mk "/dev/request" .read
+  -- Opening this one takes all three devices away: no candidate can reach them by name.
+  let _ ← (IO.FS.Handle.mk "/dev/seal" .write).toBaseIO
+  enableInitializersExecution
+  let imports ← IO.mkRef []
+  match ← Session.environment imports #[{ module := `Init }] with
+  | .error e => writeLine verdicts (Json.mkObj [("ready", Json.bool false), ("error", Json.str (toString e))])
+  | .ok empty =>
+    let headers ← IO.mkRef []
+    let references ← IO.mkRef []
+    writeLine verdicts (Json.mkObj [("ready", Json.bool true), ("version", Json.str Lean.versionString)])
+    loop { empty, imports, headers, references } requests verdicts
+
+end Check

@@ -1,0 +1,158 @@
+module
+public meta import Audit
+public meta import Session
+
+/-!
+The reference of a trusted statement, and the status of a candidate measured against it.
+-/
+
+public meta section
+set_option compiler.extract_closed false
+open Lean Elab
+
+namespace Judge
+
+/-- The trusted statement, elaborated after its header with `sorry` for a proof. -/
+structure Reference where
+  header : String
+  statement : String
+  target : String
+  /-- The kernel's name: of a theorem that is not `public` Lean makes a private one. -/
+  name : Name
+  env : Kernel.Environment
+  type : Expr
+  levelParams : List Name
+  /-- All that the type rests on. -/
+  constants : NameSet
+  messages : List Message
+  failure : Option String
+
+def axiomsAllowed : List Name := [``propext, ``Classical.choice, ``Quot.sound]
+
+def absolute (scope : Command.Scope) (target : String) : Name :=
+  match target.toName with
+  | .str .anonymous s => scope.currNamespace ++ Name.mkSimple s
+  | n => if n.getRoot == `_root_ then n.replacePrefix `_root_ .anonymous else scope.currNamespace ++ n
+
+def addUses (g : Audit.Ground) (env : Kernel.Environment) (type : Expr) : NameSet :=
+  (Audit.reach g env type.getUsedConstants.toList {}).seen
+
+def failed (header statement target : String) (env : Kernel.Environment) (messages : List Message) (why : String) : Reference :=
+  { header, statement, target, name := .anonymous, env, type := .sort .zero, levelParams := [], constants := {}, messages,
+    failure := some why }
+
+def reference (g : Audit.Ground) (state : Command.State) (header statement target : String) : IO Reference := do
+  let outcome ← Session.runText Guard.off state (statement ++ "\n  := by sorry")
+  let env := outcome.state.env.checked.get
+  let fail (why : String) := failed header statement target env outcome.messages why
+  match Wire.firstError outcome.messages with
+  | some m => return fail (← Wire.headline m)
+  | none => match outcome.state.scopes with
+    | [] => return fail "the statement closes a scope that it does not open"
+    | scope :: _ =>
+      let public_ := absolute scope target
+      let private_ := mkPrivateName outcome.state.env public_
+      let name := if (env.find? public_).isSome && !Audit.inHeader g public_ then public_ else private_
+      match env.find? name with
+      | none => return fail s!"it does not declare {target}"
+      | some (.thmInfo v) =>
+        if Audit.inHeader g name then return fail s!"{target} is already declared by the header"
+        return { header, statement, target, name, env, type := v.type, levelParams := v.levelParams,
+                 constants := addUses g env v.type, messages := outcome.messages, failure := none }
+      | some _ => return fail s!"{target} is not a theorem"
+
+/-! ### Forbidden constants -/
+
+structure Forbidden where
+  exact : List String := []
+  under : List String := []
+
+/-- An entry without «», last character first. -/
+def plain : List Char → List Char → List Char
+  | [], r => r
+  | c :: cs, r => plain cs (if c == '«' || c == '»' then r else c :: r)
+
+def isGenerated (s : String) : Bool :=
+  match s.toList with
+  | '_' :: _ => true
+  | _ => false
+
+def forbidden : List String → Forbidden → Forbidden
+  | [], f => f
+  | s :: ss, f =>
+    match plain s.toList [] with
+    | '*' :: '.' :: cs => forbidden ss { f with under := Wire.stringOf cs :: f.under }
+    | cs => forbidden ss { f with exact := Wire.stringOf cs :: f.exact }
+
+/-- Whether a name lies under a forbidden one, as `X.*` says, or was generated from a forbidden `X` (`X._simp_1`). -/
+def isUnder (f : Forbidden) : Name → Bool
+  | .anonymous => false
+  | .str p s => Wire.hasString (Wire.dotted p) f.under || (isGenerated s && Wire.hasString (Wire.dotted p) f.exact) || isUnder f p
+  | .num p _ => isUnder f p
+
+def isForbidden (f : Forbidden) (n : Name) : Bool :=
+  let n := Wire.userName n
+  Wire.hasString (Wire.dotted n) f.exact || isUnder f n
+
+def firstForbidden (f : Forbidden) (allowed : NameSet) : List Name → Option Name
+  | [] => none
+  | n :: ns => if isForbidden f n && !allowed.contains n then some n else firstForbidden f allowed ns
+
+/-! ### The status -/
+
+structure Finding where
+  status : String
+  reason : String := ""
+  axioms : List String := []
+  used : List String := []
+
+def badAxioms : List Name → List Name
+  | [] => []
+  | n :: ns => if Wire.hasName n axiomsAllowed then badAxioms ns else n :: badAxioms ns
+
+def shownAll : List Name → List String
+  | [] => []
+  | n :: ns => Wire.shown n :: shownAll ns
+
+/-- Imported constants that the statement does not mention. -/
+def libraryOnly (g : Audit.Ground) (statement : NameSet) : List Name → List Name
+  | [] => []
+  | n :: ns =>
+    if statement.contains n || (g.base.checked.get.find? n).isNone then libraryOnly g statement ns
+    else n :: libraryOnly g statement ns
+
+/-- The declaration under the target's name: as the reference has it, or with the other visibility. -/
+def candidateName (ref : Reference) (state : Command.State) (env : Kernel.Environment) : Name :=
+  if (env.find? ref.name).isSome then ref.name
+  else if isPrivateName ref.name then Wire.userName ref.name
+  else mkPrivateName state.env ref.name
+
+def judge (g : Audit.Ground) (ref : Reference) (state : Command.State) (entries : List String) : Finding :=
+  let env := state.env.checked.get
+  let name := candidateName ref state env
+  let changed (why : String) : Finding := { status := "statement_changed", reason := "audit: " ++ why }
+  if Audit.inHeader g name then changed s!"{ref.target} is declared by the header" else
+  match env.find? name with
+  | none => changed s!"no declaration is named {Wire.shown ref.name}"
+  | some (.thmInfo v) =>
+    if !Audit.asMany v.levelParams ref.levelParams then changed s!"{ref.target} has other universe parameters" else
+    let comparison : Audit.Comparison := { ground := g, left := ref.env, right := env }
+    match Audit.sameExpr comparison (Audit.normal ref.type ref.levelParams) (Audit.normal v.type v.levelParams) {} with
+    | none => changed s!"{ref.target} states something else"
+    | some _ =>
+      let r := Audit.reach g env [name] {}
+      let axioms := Wire.sorted (shownAll r.axioms)
+      match r.wrong with
+      | some why => { status := "failed", reason := "audit: " ++ why, axioms }
+      | none => match badAxioms r.axioms with
+        | a :: as =>
+          if Wire.hasName ``sorryAx (a :: as) then { status := "sorry", reason := "audit: it rests on sorry", axioms }
+          else { status := "forbidden_axiom", reason := s!"audit: it rests on the axiom {Wire.shown a}", axioms }
+        | [] => match firstForbidden (forbidden entries {}) ref.constants r.outside with
+          | some n => { status := "forbidden_constant", reason := s!"audit: it uses {Wire.shown n}", axioms }
+          | none => match Audit.recheck g r.own name with
+            | some why => { status := "failed", reason := "kernel: " ++ why, axioms }
+            | none => { status := "proved", axioms, used := Wire.sorted (shownAll (libraryOnly g ref.constants r.outside)) }
+  | some _ => changed s!"{ref.target} is not a theorem"
+
+end Judge

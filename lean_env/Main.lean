@@ -1,0 +1,3 @@
+module
+public meta import Check
+public meta unsafe def main : IO Unit := Check.serve

