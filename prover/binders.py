@@ -72,8 +72,12 @@ def parse_statement(formal_statement: str) -> Statement | None:
 
 
 def data_variables(statement: Statement) -> tuple[str, ...]:
-    """Names of variables of a concrete data type (numbers, lists, options...), in order."""
-    return tuple(n for b in statement.binders if b.kind != "instance" and _is_data(b.type) for n in b.names if n != "_")
+    """Names of variables of a concrete data type (numbers, lists, options...), in order, but sizes last: what another
+    variable's type depends on (``n`` beside ``xs : Vector α n``) is seldom what a proof splits."""
+    data = [b for b in statement.binders if b.kind != "instance" and _is_data(b.type)]
+    sizes = {token.text for b in data for token in b.type if token.kind == "ident"}
+    names = [name for b in data for name in b.names if name != "_"]
+    return tuple(sorted(names, key=lambda name: name in sizes))
 
 
 def hypotheses(statement: Statement) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from prover.binders import data_variables, hypotheses, parse_statement
         ("/-- theorem u (x : Nat) -/ theorem t /- (y : Nat) -/ ⦃b : Bool⦄ (_ : b = b) : b", ("b",), ()),
         ("theorem t {p : Nat → Prop} (hp : p 0) (w : Bool) : p 0 ∨ w", ("w",), ("hp",)),
         ("theorem t : ∀ n : Nat, n = n", (), ()),
+        ("theorem t {n m : Nat} (xs : Vector α n) (k : Fin m) : p xs k", ("xs", "k", "n", "m"), ()),
     ],
 )
 def test_variables_and_hypotheses_are_told_apart(
