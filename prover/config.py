@@ -127,7 +127,7 @@ class ScriptedEngine(Section):
     type: Literal["scripted"]
     """Replies from a file."""
     path: Path
-    """JSONL of {"problem_id", "turn", "completions": [text, ...]}."""
+    """JSONL of {"request_id", "completions": [text, ...]}; a first proof is asked for as ``<problem>/<series>.t0``."""
 
 
 EngineConfig = Annotated[TransformersEngine | ScriptedEngine, Field(discriminator="type")]

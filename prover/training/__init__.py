@@ -1,0 +1,1 @@
+"""Making and changing models: initialisation, fine-tuning, averaging."""
