@@ -25,7 +25,8 @@ from prover.records import Record
 CHARS = 300
 """Longest statement that is printed, in characters."""
 _IMPORTS = "import Init\n"
-_BATCH = 50
+_BATCH = 150
+"""Names asked for at once. The pool runs its canaries after each batch, so batches are not small."""
 _LIMITS = Limits(cpu_seconds=300.0, wall_seconds=1_800.0)
 
 _SKIPPED = frozenset(
@@ -105,7 +106,7 @@ def extract(pool: LeanPool, progress: Progress) -> tuple[LibraryTheorem, ...]:
         place |= {str(name): (order, str(module)) for name in names}
     printed = [name for name in place if _printed(name)]
     other = [name for name in place if not _printed(name)]
-    batches = [(CHARS, batch) for batch in _cut(printed, _BATCH)] + [(0, batch) for batch in _cut(other, 8 * _BATCH)]
+    batches = [(CHARS, batch) for batch in _cut(printed, _BATCH)] + [(0, batch) for batch in _cut(other, 4 * _BATCH)]
 
     def describe(job: tuple[int, Sequence[str]]) -> list[_Described]:
         reply = _ask(pool, {"op": "library.describe", "chars": job[0], "names": list(job[1])})
@@ -117,7 +118,7 @@ def extract(pool: LeanPool, progress: Progress) -> tuple[LibraryTheorem, ...]:
     found: list[LibraryTheorem] = []
     with (
         progress.stage("list Lean's library", len(place), "theorems") as meter,
-        ThreadPoolExecutor(pool.workers) as threads,
+        ThreadPoolExecutor(2 * pool.workers) as threads,
     ):
         for items in threads.map(describe, batches):
             meter.add(len(items))
