@@ -9,6 +9,7 @@ import pytest
 from lean_env import toolchain
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
+from prover.binders import parse_statement
 from prover.config import CoreProblems, MiniF2FProblems
 from prover.errors import InputError
 from prover.problems import run_problems
@@ -70,10 +71,12 @@ def test_renamings_are_found(library: tuple[LibraryTheorem, ...]) -> None:
 def test_statements_mean_what_the_library_says(library: tuple[LibraryTheorem, ...], pool: LeanPool) -> None:
     """Nothing forbidden, each theorem proves its own problem; forbidden, it does not."""
     problems = some(library, "train", 60) + some(library, "valid", 30) + some(library, "test", 30)
-    name = {p.id: p.id.removeprefix("core/") for p in problems}
 
     def itself(problem: Problem, forbidden: tuple[str, ...]) -> CheckRequest:
-        proof = f"@{name[problem.id]}"
+        statement = parse_statement(problem.formal_statement)
+        assert statement is not None
+        arguments = [name for binder in statement.binders for name in binder.names or ("_",)]
+        proof = " ".join(["@" + problem.id.removeprefix("core/"), *arguments])
         return CheckRequest(problem.id, problem.header, problem.formal_statement, proof, forbidden, LIMITS)
 
     free = verdicts(pool, (itself(p, ()) for p in problems))
