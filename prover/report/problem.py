@@ -26,6 +26,10 @@ ERRORS = 3
 """Errors shown of one attempt."""
 CONTEXT = 2
 """Lines shown before an error."""
+MESSAGE_LINES = 14
+"""Lines shown of one message."""
+INDENT = "      "
+MARGIN = "  | "
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -59,10 +63,13 @@ def print_problem(run: Path, ident: str, *, as_json: bool = False) -> None:
         return
     console = Console(highlight=False)
     _print_statement(console, report)
+    shown: set[str] = set()
     for series in report.series:
-        console.print(Rule(f"{series.stage}: {series.attempts} attempts, {series.proved} proved", align="left"))
+        console.print(
+            Rule(f"{series.stage}: {_counted(series.attempts, 'attempt')}, {series.proved} proved", align="left")
+        )
         for tried in series.tried:
-            _print_tried(console, report.problem, tried)
+            _print_tried(console, report.problem, tried, shown)
     if not report.series:
         console.print("nothing was tried on it yet", style="dim")
 
@@ -151,36 +158,64 @@ def _print_statement(console: Console, report: ProblemReport) -> None:
         console.print("forbidden: " + ", ".join(problem.forbidden_constants), style="dim", markup=False)
 
 
-def _print_tried(console: Console, problem: Problem, tried: Tried) -> None:
+def _print_tried(console: Console, problem: Problem, tried: Tried, shown: set[str]) -> None:
+    """One candidate; the errors of one that was ``shown`` before are not repeated."""
     status = tried.verdict.status if tried.verdict else "not judged"
     style = "green" if status == "proved" else "red" if tried.verdict else "yellow"
     reason = f"  {tried.verdict.reason}" if tried.verdict and tried.verdict.reason else ""
-    console.print(
-        Text.assemble(
-            (f"{tried.times:>3} x ", "dim"), (status, style), (reason, "dim"), ("  " + tried.attempt.id, "dim")
-        )
-    )
+    head = Text.assemble((f"{tried.times:>3} x ", "dim"), (status, style), (f"{reason}  {tried.attempt.id}", "dim"))
+    head.truncate(console.width, overflow="ellipsis")
+    console.print(head)
     if tried.attempt.proof is None:
-        console.print(Text("      " + tried.attempt.completion.strip().replace("\n", "\n      "), style="dim"))
+        console.print(_indented(tried.attempt.completion.strip(), "dim"))
         return
-    console.print(Text("      " + tried.attempt.proof.strip().replace("\n", "\n      ")))
+    console.print(_indented(tried.attempt.proof.strip(), "default"))
     errors = [m for m in tried.verdict.messages if m.severity == "error"] if tried.verdict else []
+    if errors and tried.attempt.proof in shown:
+        console.print(_indented("(errors as above)", "dim"))
+        return
+    shown.add(tried.attempt.proof)
     text = candidate_text(problem.formal_statement, tried.attempt.proof, problem.header)
     for error in errors[:ERRORS]:
-        console.print(Text("      " + in_place(text, error).replace("\n", "\n      "), style="red"))
+        console.print(_indented(in_place(text, error, console.width - len(INDENT)), "red"))
     if len(errors) > ERRORS:
-        console.print(f"      and {len(errors) - ERRORS} more errors", style="dim")
+        console.print(_indented(f"and {len(errors) - ERRORS} more errors", "dim"))
 
 
-def in_place(text: str, error: Message) -> str:
-    """The error as compilers show it: message, the lines before it, a caret under its place."""
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _indented(text: str, style: str) -> Text:
+    return Text("\n".join(INDENT + line for line in text.split("\n")), style=style)
+
+
+def in_place(text: str, error: Message, columns: int = 120) -> str:
+    """The error as compilers show it: message, the lines before it, a caret under its place, in ``columns`` columns.
+
+    Of lines that are too long the part around the place is shown.
+    """
     lines = text.split("\n")
     line, column = error.start
-    shown = lines[max(line - 1 - CONTEXT, 0) : line]
-    last = error.end[1] if error.end[0] == line else len(shown[-1]) if shown else column
-    width = max(last - column, 1)
-    marked = [f"  | {content}" for content in shown] + ["  | " + " " * column + "^" * width]
-    return f"{line}:{column}: {error.text.strip()}\n" + "\n".join(marked)
+    before = lines[max(line - 1 - CONTEXT, 0) : line]
+    last = error.end[1] if error.end[0] == line else len(before[-1]) if before else column
+    room = max(columns - len(MARGIN), 20)
+    offset = max(column - room // 2, 0) if last > room else 0
+    carets = "^" * max(min(last - column, room - (column - offset)), 1)
+    said = error.text.strip().split("\n")
+    cut = (
+        [*said[:MESSAGE_LINES], f"... ({len(said) - MESSAGE_LINES} more lines)"] if len(said) > MESSAGE_LINES else said
+    )
+    marked = [MARGIN + _window(content, offset, room) for content in before]
+    return "\n".join([f"{line}:{column}: {cut[0]}", *cut[1:], *marked, MARGIN + " " * (column - offset) + carets])
+
+
+def _window(line: str, offset: int, room: int) -> str:
+    """``room`` characters of the line from ``offset``, with an ellipsis where something is left out."""
+    part = line[offset : offset + room]
+    if offset and part:
+        part = "…" + part[1:]
+    return part[:-1] + "…" if len(line) > offset + room else part
 
 
 def _lean(text: str) -> Syntax:

@@ -27,7 +27,7 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     console = Console(highlight=False)
     for table in report.sets:
         console.print(set_table(table, console.width >= WIDE))
-    console.print(rounds_table(report))
+    console.print(rounds_table(report, console.width >= WIDE))
     console.print(_legend(report), style="dim", markup=False)
     if report.owed:
         first = report.owed[0]
@@ -104,12 +104,13 @@ def _interval(share: Share, wide: bool) -> str:
     return f"{share.value:.1f} ±{(share.high - share.low) / 2:.1f}"
 
 
-def rounds_table(report: RunReport) -> Table:
+def rounds_table(report: RunReport, wide: bool) -> Table:
+    """What each round made of the training problems, and how long it took."""
     title = f"training: {report.training_problems:,} problems, seed {report.seed}"
     grid = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
-    kinds = [kind for kind in _KINDS if any(kind in r.seconds for r in report.rounds)]
+    kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]
     for heading in [*headings, *kinds]:
@@ -129,6 +130,8 @@ def rounds_table(report: RunReport) -> Table:
 
 
 _KINDS = ("sample", "verify", "correct", "sft", "average", "evaluate")
+_LONGEST = ("verify", "sft", "evaluate")
+"""What narrow terminals show: sampling runs beside checking, which ends last."""
 
 
 def _number(value: int) -> str:

@@ -87,6 +87,20 @@ def test_errors_point_at_their_place() -> None:
     )
 
 
+def test_long_lines_are_cut_around_the_place() -> None:
+    text = "theorem t " + "(a : Nat) " * 30 + ": True := by grind"
+    start = text.index("grind")
+    shown = in_place(text, Message(severity="error", start=(1, start), end=(1, start + 5), text="failed"), 80)
+    line, caret = shown.split("\n")[1:]
+    assert max(len(line), len(caret)) <= 80 and line[caret.index("^") : caret.index("^") + 5] == "grind"
+    assert line.startswith("  | …") and caret.count("^") == 5
+
+
+def test_long_messages_are_cut() -> None:
+    error = Message(severity="error", start=(1, 0), end=(1, 2), text="\n".join(map(str, range(40))))
+    assert "(26 more lines)" in in_place("by", error)
+
+
 def test_an_error_beyond_the_text_still_shows() -> None:
     error = Message(severity="error", start=(9, 4), end=(9, 4), text="unexpected end of input")
     assert in_place("by", error).startswith("9:4: unexpected end of input")
