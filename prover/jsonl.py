@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +15,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 
-def read_jsonl(path: Path, kind: type[T], *, unique: str | None = None) -> Iterator[T]:
-    """Records of a user's file, line by line. ``unique`` names a field whose values must not repeat.
+def read_jsonl(
+    path: Path, kind: type[T], *, unique: str | None = None, fault: Callable[[T], str | None] | None = None
+) -> Iterator[T]:
+    """Records of a user's file, line by line. ``unique`` names a field whose values must not repeat; ``fault`` says
+    what is wrong with a record beyond the types of its fields, as ``field NAME: what``.
 
     Raises InputError for a missing, empty, torn or wrong file, and for duplicates.
     """
@@ -31,6 +34,8 @@ def read_jsonl(path: Path, kind: type[T], *, unique: str | None = None) -> Itera
             if not line.strip():
                 continue
             record = _decode(line, kind, path, number, torn=not line.endswith(b"\n"))
+            if fault is not None and (wrong := fault(record)):
+                raise InputError(f"{path}:{number}: {wrong}")
             if unique is not None:
                 value = getattr(record, unique)
                 if value in seen:

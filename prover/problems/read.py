@@ -1,12 +1,11 @@
 """One way to read problems, whatever their source."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import islice
 
 from lean_env.errors import StatementError
 from lean_env.source import target_name, tokens
 from prover.config import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
-from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.problems.core import core_problems
 from prover.problems.library import load_library
@@ -33,22 +32,18 @@ def read_problems(config: ProblemsConfig, *, workers: int = 2, progress: Progres
 
 
 def _jsonl_problems(config: JsonlProblems) -> Iterator[Problem]:
-    for number, problem in enumerate(read_jsonl(config.path, Problem, unique="id"), 1):
-        if config.limit is not None and number > config.limit:
-            return
-        _check(problem, config.path)
-        yield problem
+    return islice(read_jsonl(config.path, Problem, unique="id", fault=_fault), config.limit)
 
 
-def _check(problem: Problem, path: Path) -> None:
+def _fault(problem: Problem) -> str | None:
     """What every Problem must be, beyond the types of its fields."""
-    where = f"{path}: problem {problem.id!r}"
     if not problem.id.strip():
-        raise InputError(f"{path}: field id: is empty; name each problem")
+        return "field id: is empty; name each problem"
     try:
         target_name(problem.formal_statement)
     except StatementError as error:
-        raise InputError(f"{where}: field {error}") from error
+        return f"field {error} ({problem.id})"
     code = [t.text for t in tokens(problem.formal_statement) if t.kind not in ("space", "comment", "doc")]
     if code[-2:] == [":", "="] or code[-3:] == [":", "=", "by"]:
-        raise InputError(f"{where}: field formal_statement: must end before ':='; delete the ':=' and what follows it")
+        return f"field formal_statement: must end before ':='; delete the ':=' and what follows it ({problem.id})"
+    return None

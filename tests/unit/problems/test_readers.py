@@ -5,7 +5,7 @@ import pytest
 
 from prover.config import JsonlProblems, MiniF2FProblems
 from prover.errors import InputError
-from prover.problems import read_problems
+from prover.problems import read_problems, run_problems
 from prover.problems.minif2f import CORE_HEADER
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -28,8 +28,11 @@ def read(path: Path) -> list[str]:
         (({"id": "p", "header": ""},), (":1:", "formal_statement")),
         (({**GOOD, "forbidden_constants": "x"},), (":1:", "field forbidden_constants")),
         ((GOOD, GOOD), (":2:", "'p'", "line 1")),
-        (({**GOOD, "formal_statement": "theorem t : 1 = 1 := by"},), ("'p'", "formal_statement", "':='")),
-        (({**GOOD, "formal_statement": "1 = 1"},), ("'p'", "formal_statement", "theorem")),
+        (
+            (GOOD, {**GOOD, "id": "q", "formal_statement": "theorem t : 1 = 1 := by"}),
+            (":2:", "field formal_statement", "':='"),
+        ),
+        (({**GOOD, "formal_statement": "1 = 1"},), (":1:", "formal_statement", "theorem")),
         ((GOOD, '{"id": "q", "hea'), (":2:",)),
         ((), ("empty",)),
     ],
@@ -46,6 +49,21 @@ def test_bad_lines_are_named(tmp_path: Path, lines: tuple[object, ...], said: tu
 def test_a_limit_takes_the_first_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", *({**GOOD, "id": str(i)} for i in range(5)))
     assert [p.id for p in read_problems(JsonlProblems(source="jsonl", path=path, limit=2))] == ["0", "1"]
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    good = write(tmp_path / "good.jsonl", GOOD, {**GOOD, "id": "q"})
+    out = tmp_path / "new" / "out.jsonl"
+    counts = run_problems(JsonlProblems(source="jsonl", path=good), out)
+    assert (counts.read, counts.rejected, counts.written) == (2, 0, 2)
+    assert read(out) == ["p", "q"]
+    run_problems(JsonlProblems(source="jsonl", path=good))
+    assert capsysbinary.readouterr().out == out.read_bytes()
+    before = out.read_bytes()
+    with pytest.raises(InputError):
+        run_problems(JsonlProblems(source="jsonl", path=write(tmp_path / "bad.jsonl", GOOD, "{")), out)
+    assert out.read_bytes() == before
+    assert [p.name for p in out.parent.iterdir()] == ["out.jsonl"]
 
 
 DEEPSEEK = {
