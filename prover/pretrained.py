@@ -150,7 +150,7 @@ def placed(output: Path, manifest: Checkpoint) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         try:
-            with _writing():
+            with disk_reports():
                 yield temporary
             (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
             for file in temporary.iterdir():
@@ -167,7 +167,7 @@ def placed(output: Path, manifest: Checkpoint) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def disk_reports() -> Iterator[None]:
     """safetensors reports a disk that takes no more in a class of its own; make it the system's again."""
     from safetensors import SafetensorError
 

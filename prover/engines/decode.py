@@ -83,12 +83,16 @@ def shared_prompt_attention(
     scaling: float | None = None,
     *,
     shared_prompt: SharedPromptCache,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one new token per completion to its prompt, its own tokens, and itself.
 
     ``query`` (S, heads, m, width), ``key`` and ``value`` (S, key heads, m, width); returns (S, m, heads, width).
     """
+    if softcap is not None or s_aux is not None:
+        raise ValueError("its attention caps scores or has sinks")
     cache = shared_prompt
     prompt_keys, prompt_values = cache.prompt[module.layer_idx]  # type: ignore[index]
     own_keys, own_values = cache.own[module.layer_idx]  # type: ignore[index]

@@ -1,60 +1,79 @@
-"""Resumable training state on disk: weights, optimizer moments and step, whole or not at all, the newest one kept."""
+"""Resumable training state on disk: weights, optimizer moments and step, whole or not at all, the newest one kept.
 
-import os
-import shutil
+One safetensors file a state, so that reading one runs no code and a torn one is told by its header.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from prover.artifacts import disk_errors
 from prover.errors import TrainingError
-from prover.pretrained import flush
+from prover.pretrained import disk_reports, flush
 
-_NAME = "step-{:08d}"
-_FILE = "state.pt"
+_NAME = "step-{:08d}.safetensors"
+_WEIGHT, _MOMENT = "weight/", "moment/"
 
 
 def save(work: Path, recipe: str, step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
     """Write the state after ``step`` steps, then delete older ones: a kill at any moment leaves one to go on from."""
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:  # tied weights are one tensor under two names
+            seen.add(tensor.data_ptr())
+            tensors[_WEIGHT + name] = tensor
+    for number, moments in optimizer.state_dict()["state"].items():
+        for name, tensor in moments.items():
+            tensors[f"{_MOMENT}{number}/{name}"] = tensor
+    target = work / _NAME.format(step)
+    temporary = work / f".{target.name}.tmp"
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
-        target = work / _NAME.format(step)
-        temporary = work / f".{target.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        state = {"recipe": recipe, "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         try:
-            torch.save(state, temporary / _FILE)
-        except RuntimeError as error:  # torch reports a full disk this way
-            if os.statvfs(work).f_bavail == 0 or "write" in str(error):
-                raise OSError(28, os.strerror(28)) from error
-            raise
-        flush(temporary / _FILE)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+            with disk_reports():
+                save_file(tensors, temporary, metadata={"recipe": recipe, "step": str(step)})
+            flush(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
         flush(work)
-        for old in work.glob("*step-*"):
-            if old.name != target.name:
-                shutil.rmtree(old, ignore_errors=True)
+        for old in found(work):
+            if old != target:
+                old.unlink()
 
 
 def restore(work: Path, recipe: str, model: Any, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest state and return its step; 0 where there is none. Raises TrainingError for another job's."""
-    found = sorted(work.glob("step-*"))
-    if not found:
+    states = found(work)
+    if not states:
         return 0
-    file = found[-1] / _FILE
+    file = states[-1]
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        made_by, step = state["recipe"], int(state["step"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise TrainingError(f"{file}: is damaged ({error}); delete {found[-1]} and run the command again") from error
-    if made_by != recipe:
-        raise TrainingError(
-            f"{work}: holds the state of another training (other examples, base model or settings); "
-            "delete it to start over"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return step
+        with safe_open(file, framework="pt") as held:
+            about = held.metadata()
+            if about["recipe"] != recipe:
+                raise TrainingError(
+                    f"{work}: holds the state of another training (other examples, base model or settings); "
+                    "delete it to start over"
+                )
+            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, not a dict
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise TrainingError(f"{file}: is damaged ({error}); delete it and run the same command again") from error
+    weights = {n.removeprefix(_WEIGHT): t for n, t in tensors.items() if n.startswith(_WEIGHT)}
+    model.load_state_dict(weights, strict=False)  # the other names of tied weights are not there
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_MOMENT):
+            number, _, key = name.removeprefix(_MOMENT).partition("/")
+            moments.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return int(about["step"])
+
+
+def found(work: Path) -> list[Path]:
+    """Whole states, oldest first."""
+    return sorted(work.glob("step-*.safetensors"))
