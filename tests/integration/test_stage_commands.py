@@ -1,0 +1,97 @@
+"""Every stage as a command of its own, one on the other's output, with real Lean and a real (tiny) model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prover.cli import app
+
+PROBLEMS = [
+    ("add", "theorem add (a b : Nat) : a + b = b + a", ["by omega", "by rfl"]),
+    ("or", "theorem or (p q : Prop) (h : p ∨ q) : q ∨ p", ["by exact h", "h.symm"]),
+    ("wrong", "theorem wrong (a : Nat) : a < a", ["by omega", "by sorry"]),
+]
+"""Name, statement, what the script answers."""
+CORRECTIONS = {"wrong": "by simp"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stages")
+
+
+def prover(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def statuses(path: Path) -> dict[str, str]:
+    rows = [json.loads(line) for line in (path / "00000.jsonl").read_text().splitlines()]
+    return {row["attempt_id"]: row["status"] for row in rows}
+
+
+def test_the_stages_chain(folder: Path) -> None:
+    problems = lines(
+        folder / "p.jsonl", [{"id": name, "header": "", "formal_statement": text} for name, text, _ in PROBLEMS]
+    )
+    script = lines(
+        folder / "script.jsonl",
+        [{"request_id": f"{name}/s.t0", "completions": answers} for name, _, answers in PROBLEMS],
+    )
+    small = ["--vocab-size", 400, "--hidden-size", 32, "--layers", 1, "--context", 128]
+    prover("init-model", problems, "--out", folder / "base", *small)
+    model = folder / "base" / "model"
+    plain = ["--prompt", "plain"]
+
+    sampling = [problems, "--model", model, "--out", folder / "sample", "-n", 2, "--script", script, *plain]
+    said = prover("sample", *sampling)
+    assert "6 attempts" in said
+    assert prover("sample", *sampling) == said, "a finished stage is returned as it is"
+
+    shards = folder / "problems" / "p"
+    verify = ["--problems", shards, "--workers", 1]
+    prover("verify", folder / "sample", "--out", folder / "verify", *verify)
+    assert statuses(folder / "verify") == {
+        **{"add/s.t0.0": "proved", "add/s.t0.1": "failed", "or/s.t0.0": "failed", "or/s.t0.1": "proved"},
+        **{"wrong/s.t0.0": "failed", "wrong/s.t0.1": "sorry"},
+    }
+
+    again = lines(
+        folder / "again.jsonl",
+        [{"request_id": f"wrong/s.t1.{number}", "completions": [CORRECTIONS["wrong"]]} for number in range(2)],
+    )
+    judged = ["--problems", shards, "--verdicts", folder / "verify"]
+    correct = ["--model", model, "--out", folder / "correct", "--script", again, *plain]
+    assert "2 attempts" in prover("correct", folder / "sample", *judged, *correct)
+    prover("verify", folder / "correct", "--out", folder / "verify_1", *verify)
+    assert set(statuses(folder / "verify_1").values()) == {"failed"}
+
+    pairs: list[object] = []
+    for attempts, verdicts in (("sample", "verify"), ("correct", "verify_1")):
+        pairs += ["--attempts", folder / attempts, "--verdicts", folder / verdicts]
+    said = prover("select", "--problems", shards, *pairs, "--out", folder / "select", *plain)
+    assert "2 examples" in said and "2 problems" in said
+
+    training = ["--steps", 3, "--batch-tokens", 256, "--warmup-steps", 0]
+    prover("sft", folder / "select", "--model", model, "--out", folder / "sft", *training)
+    prover("average", folder / "sft" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
+    assert (folder / "mean" / "model" / "model.safetensors").exists()
+
+    evaluation = ["-n", 2, "-k", 1, "-k", 2, "--max-tokens", 8, "--workers", 1, *plain]
+    said = prover("evaluate", shards, "--model", folder / "mean" / "model", "--out", folder / "scores", *evaluation)
+    assert "pass@1" in said and "pass@2" in said
+
+
+def test_the_tactic_list_is_a_baseline(folder: Path) -> None:
+    name, text, _ = PROBLEMS[0]
+    problems = lines(folder / "one.jsonl", [{"id": name, "header": "", "formal_statement": text}])
+    said = prover("evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "--prompt", "plain")
+    assert "pass@all 100.0" in said
