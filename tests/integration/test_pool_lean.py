@@ -59,9 +59,10 @@ def test_letters_beyond_the_basic_plane(pool: LeanPool) -> None:
 
 
 def test_a_statement_that_does_not_elaborate(pool: LeanPool) -> None:
+    header = "set_option autoImplicit false"  # otherwise the unknown name becomes a variable
     requests = [
-        CheckRequest("bad", "", "theorem foo : no_such_thing = 1", "rfl", limits=SHORT),
-        CheckRequest("good", "", "theorem foo : 1 = 1", "rfl", limits=SHORT),
+        CheckRequest("bad", header, "theorem foo : no_such_thing = 1", "rfl", limits=SHORT),
+        CheckRequest("good", header, "theorem foo : 1 = 1", "rfl", limits=SHORT),
     ]
     results = {result.attempt_id: result for result in pool.check(requests)}
     bad, good = results["bad"], results["good"]
@@ -70,21 +71,14 @@ def test_a_statement_that_does_not_elaborate(pool: LeanPool) -> None:
     assert {key: failure is None for key, failure in pool.elaborate(requests)} == {"bad": False, "good": True}
 
 
-@pytest.mark.parametrize(
-    ("statement", "proof"),
-    [
-        ("theorem foo : 7 ^ 20000000 % 10 = 1", "by decide +kernel"),
-        ("theorem foo : (List.range 3000).length * 3000 = 9000000", "by decide +kernel"),
-    ],
-)
-def test_kernel_computation_without_end_is_a_timeout(pool: LeanPool, statement: str, proof: str) -> None:
-    verdict = ask(pool, statement, proof, limits=Limits(cpu_seconds=2.0))
-    assert verdict.status in ("timeout", "failed")
+def test_kernel_computation_without_end_is_a_timeout(pool: LeanPool) -> None:
+    verdict = ask(pool, "theorem foo : 7 ^ 20000000 % 10 = 1", "by decide +kernel", limits=Limits(cpu_seconds=2.0))
+    assert verdict.status == "timeout" and verdict.reason == "limits: 2 s of CPU time used up"
 
 
 def test_a_memory_bomb_is_held(pool: LeanPool) -> None:
     proof = "by\n  have h : (List.replicate 100000000 0).length = 100000000 := by decide +kernel\n  rfl"
-    verdict = ask(pool, "theorem foo : 1 = 1", proof, limits=Limits(cpu_seconds=30.0))
+    verdict = ask(pool, "theorem foo : 1 = 1", proof, limits=Limits(cpu_seconds=30.0, memory_mb=1_500))
     assert verdict.status == "memory" and verdict.reason.startswith("limits: ")
 
 
@@ -95,8 +89,8 @@ def test_nesting_without_end_is_held(pool: LeanPool) -> None:
 
 
 def test_messages_are_bounded(pool: LeanPool) -> None:
-    proof = "by\n" + "  have : 0 = 1 := by simp_all [Nat.add_comm]\n" * 1_200 + "  rfl"
-    verdict = ask(pool, "theorem foo : 2 = 2", proof, limits=Limits(cpu_seconds=60.0, heartbeats=2_000_000))
+    proof = "by\n" + "  have : 0 = 1 := by rfl\n" * 150 + "  rfl"
+    verdict = ask(pool, "theorem foo : 2 = 2", proof, limits=Limits())
     assert verdict.status == "failed"
     assert len(verdict.messages) <= 60 and sum(len(m.text) for m in verdict.messages) < 100_000
 
@@ -110,23 +104,22 @@ def mixed(count: int) -> list[CheckRequest]:
     ]
 
 
-def test_workers_killed_at_random_change_no_verdict() -> None:
+def test_workers_killed_at_random_change_no_verdict(pool: LeanPool) -> None:
     def plain(result: Verdict | StatementFailure) -> Verdict:
         assert isinstance(result, Verdict)
         return msgspec.structs.replace(result, seconds=0.0, heartbeats=0)
 
     requests = mixed(240)
     rng = random.Random(1)
-    with LeanPool(find(), 2) as pool:
-        undisturbed = {result.attempt_id: plain(result) for result in pool.check(requests)}
-    with LeanPool(find(), 2) as pool:
-        disturbed: dict[str, Verdict] = {}
-        for result in pool.check(requests):
-            assert result.attempt_id not in disturbed
-            disturbed[result.attempt_id] = plain(result)
-            if len(disturbed) in (30, 120):
-                os.kill(rng.choice(pool.worker_pids()), signal.SIGKILL)
-        assert pool.stats.lost >= 1
+    undisturbed = {result.attempt_id: plain(result) for result in pool.check(requests)}
+    disturbed: dict[str, Verdict] = {}
+    lost = pool.stats.lost
+    for result in pool.check(requests):
+        assert result.attempt_id not in disturbed
+        disturbed[result.attempt_id] = plain(result)
+        if len(disturbed) in (1, 120):
+            os.kill(rng.choice(pool.worker_pids()), signal.SIGKILL)
+    assert pool.stats.lost > lost
     assert disturbed == undisturbed
 
 
@@ -172,7 +165,7 @@ def test_check_files(tmp_path: Path) -> None:
     good.write_text("import Init\n\ntheorem t : 1 + 1 = 2 := rfl\n")
     bad.write_text("theorem t : 1 + 1 = 2 := rfl\n\ntheorem u : 1 = 2 := by\n  decide\n#check t\n")
     lines: list[str] = []
-    assert check_files([good], show=lines.append) is True and lines == []
     assert check_files([good, bad], show=lines.append) is False
+    assert not any(line.startswith(str(good)) for line in lines)
     assert any(line.startswith(f"{bad}:4:3: error: ") for line in lines)
     assert any(line.startswith(f"{bad}:5:1: info: ") for line in lines)
