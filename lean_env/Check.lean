@@ -117,14 +117,19 @@ def library (c : Caches) (j : Json) : IO Json := do
   | some why => failure nonce "header" why h.messages
   | none => return (← libraryOp h.base j).setObjVal! "nonce" (Json.str nonce)
 
+def beginsWith : List Char → List Char → Bool
+  | [], _ => true
+  | a :: as, b :: bs => a == b && beginsWith as bs
+  | _ :: _, [] => false
+
 def answer (c : Caches) (j : Json) : IO Json :=
   match Wire.field j "op" with
   | "check" => check c j
   | "elaborate" => check c j
   | "file" => file c j
-  | "library.list" => library c j
-  | "library.describe" => library c j
-  | op => return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str s!"no operation is named '{op}'")]
+  | op =>
+    if beginsWith "library.".toList op.toList then library c j
+    else return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str s!"no operation is named '{op}'")]
 
 @[noinline] def readLine (h : IO.FS.Handle) : IO String := h.getLine
 

@@ -156,6 +156,16 @@ partial def noWord (s : Syntax) : Bool :=
   | _ => false
 end
 
+mutual
+partial def mentionsNative : Syntax → Bool
+  | .node _ _ args => anyMentionsNative args.toList
+  | .ident _ _ n _ => lastPart n == `native
+  | _ => false
+partial def anyMentionsNative : List Syntax → Bool
+  | [] => false
+  | a :: as => mentionsNative a || anyMentionsNative as
+end
+
 /-- What stands behind `:=`. -/
 def assigned : List Syntax → List Syntax
   | [] => []
@@ -203,7 +213,8 @@ def wrongClass (s : Syntax) : Option String :=
 def wrongNode (rules : Rules) (space : Name) (s : Syntax) (k : Name) : Option String :=
   if kindsRefused.contains k then some s!"{quoted (firstWord s)} is not allowed"
   else if settings.contains k then
-    if allLiteral (assigned s.getArgs.toList) then none else some s!"the value of {quoted (firstWordOf s.getArgs.toList.tail)} is not literal"
+    if mentionsNative s then some "`native` is not allowed"
+    else if allLiteral (assigned s.getArgs.toList) then none else some s!"the value of {quoted (firstWordOf s.getArgs.toList.tail)} is not literal"
   else if k == ``Parser.Term.attrInstance then
     let n := firstWord (s.getArg 1)
     if attributes.contains n then none else some s!"the attribute {quoted n} is not allowed"
@@ -233,7 +244,7 @@ partial def wrong (rules : Rules) (space : Name) (s : Syntax) : Option String :=
     | none => match wrongOption args.toList with
       | some why => some why
       | none =>
-        if switches.contains k && lastPart (firstWordOf args.toList.tail) == `native then some "`native` is not allowed"
+        if switches.contains k && mentionsNative s then some "`native` is not allowed"
         else wrongAny rules space args.toList
 partial def wrongAny (rules : Rules) (space : Name) : List Syntax → Option String
   | [] => none

@@ -40,6 +40,12 @@ def runCommand (ctx : Parser.InputContext) (command : Syntax) (state : Command.S
     let m : Message := { fileName := ctx.fileName, pos := ⟨1, 0⟩, data := e.toMessageData }
     return (state, Wire.prepend (Wire.reversed state.messages.toList) [m])
 
+/-- A refusal as an error in its place, for whoever reads the messages. -/
+def refusal (ctx : Parser.InputContext) (command : Syntax) (why : String) : Message :=
+  let start := ctx.fileMap.toPosition (command.getPos?.getD 0)
+  let stop := ctx.fileMap.toPosition (command.getTailPos?.getD 0)
+  { fileName := ctx.fileName, pos := start, endPos := some stop, data := why }
+
 /-- Runs commands to the end of the text. `seen` holds the messages so far, last first. -/
 partial def runCommands (rules : Guard.Rules) (ctx : Parser.InputContext)
     (at_ : Parser.ModuleParserState) (state : Command.State) (seen : List Message) : IO Outcome := do
@@ -52,7 +58,7 @@ partial def runCommands (rules : Guard.Rules) (ctx : Parser.InputContext)
     let seen := Wire.prepend errors.toList seen
     if command.isOfKind ``Parser.Command.eoi then return { state, messages := Wire.reversed seen }
     match Guard.command rules scope command with
-    | .refuse why => return { state, messages := Wire.reversed seen, refused := some why }
+    | .refuse why => return { state, messages := Wire.reversed (refusal ctx command why :: seen), refused := some why }
     | .skip => runCommands rules ctx next state seen
     | .run command =>
       if command.isOfKind ``Parser.Command.exit then return { state, messages := Wire.reversed seen }
@@ -132,7 +138,13 @@ def fresh (env : Environment) : Command.State :=
   let state := Command.mkState env {} {}
   { state with infoState := { state.infoState with enabled := false } }
 
-/-- Elaborates a whole text that starts with imports, unguarded. `heartbeats` 0: as Lean has it by default. -/
+/-- As under `noncomputable section`: proofs need no compiled code, and the exported library lacks what the compiler wants. -/
+def uncompiled (state : Command.State) : Command.State :=
+  match state.scopes with
+  | [] => state
+  | scope :: rest => { state with scopes := { scope with isNoncomputable := true } :: rest }
+
+/-- Elaborates a whole text that starts with imports, unguarded: a file of the user's, or (`heartbeats` 0) a header. -/
 def runFile (cache : IO.Ref (List Imported)) (empty : Environment) (text : String) (name : String) (heartbeats : Nat) :
     IO (Environment × Outcome) := do
   let ctx := input text name
@@ -142,13 +154,13 @@ def runFile (cache : IO.Ref (List Imported)) (empty : Environment) (text : Strin
     match ← environment cache (importsOf header) with
     | .error e => return (empty, { state := fresh empty, messages := errors.toList, refused := some (toString e) })
     | .ok env =>
-      let outcome ← runCommands Guard.off ctx next (if heartbeats == 0 then fresh env else limited (fresh env) heartbeats) (Wire.reversed errors.toList)
+      let outcome ← runCommands Guard.off ctx next (if heartbeats == 0 then uncompiled (fresh env) else limited (fresh env) heartbeats) (Wire.reversed errors.toList)
       return (env, outcome)
 
 def runHeader (cache : IO.Ref (List Imported)) (empty : Environment) (text : String) : IO Header := do
   let (base, outcome) ← runFile cache empty text "<header>" 0
   let failure ← match outcome.refused with
-    | some why => pure (some why)
+    | some why => pure (some (Wire.firstLine why.toList []))
     | none => match Wire.firstError outcome.messages with
       | some m => do pure (some (← Wire.headline m))
       | none => pure none
