@@ -123,6 +123,12 @@ class ArtifactWriter:
         with disk_errors(self.artifact.path):
             atomic_write(self.artifact.shard(index), data)
 
+    def append(self, records: Iterable[msgspec.Struct]) -> None:
+        """Write one shard more, for stages that only learn on the way how many there are."""
+        index = self.artifact.shards
+        self.artifact = msgspec.structs.replace(self.artifact, shards=index + 1)
+        self.write(index, records)
+
     def finish(self, counts: Mapping[str, int | float], **made: str) -> Artifact:
         owed = self.missing()
         if owed:

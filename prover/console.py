@@ -96,13 +96,13 @@ class Counts:
 
     @property
     def left(self) -> float | None:
-        """Seconds to go at the pace so far; None while nothing is done."""
-        if not self.done or self.done >= self.total:
+        """Seconds to go at the pace so far; None while too little is done to tell."""
+        if self.done < max(1, self.total / 50) or self.done >= self.total:
             return None
         return self.elapsed * (self.total - self.done) / self.done
 
     def place(self) -> str:
-        return f"{self.done:,}/{self.total:,} {self.unit}"
+        return f"{self.done:,}/{self.total:,} {self.unit}" if self.total else f"{self.done:,} {self.unit}"
 
     def rates(self) -> list[str]:
         seconds = max(self.elapsed, 1e-3)

@@ -1,9 +1,9 @@
 """Fix the problems of a run: read, drop what Lean does not accept, write the shards that all stages align to."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, StatementFailure
@@ -11,16 +11,16 @@ from prover.artifacts import (
     PROBLEMS_PER_SHARD,
     Artifact,
     ArtifactWriter,
-    Recipe,
+    atomic_write,
+    disk_errors,
     file_digest,
     find_artifact,
-    fingerprint,
 )
 from prover.config import PLACEMENT, CoreProblems, ProblemsConfig
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.problems import read_problems
-from prover.progress import Progress
+from prover.progress import Meter, Progress
 from prover.records import Problem
 
 
@@ -47,47 +47,64 @@ def run(
     done = None if clean else find_artifact(out, recipe)
     if done is not None:
         return done
-    problems = list(read_problems(section, workers=pool.workers, progress=progress))
-    if not problems:
-        raise InputError(f"problems {name!r}: the source has none; widen split or limit")
-    refused: dict[str, StatementFailure] = {}
-    with progress.stage(f"problems {name}", len(problems), "statements") as meter:
-        requests = (
-            CheckRequest(id=p.id, header=p.header, formal_statement=p.formal_statement, proof="") for p in problems
-        )
-        for ident, failure in pool.elaborate(requests):
-            meter.add(1, checks=1)
-            if failure is not None:
-                refused[ident] = failure
-    kept = [p for p in problems if p.id not in refused]
-    for ident in [p.id for p in problems if p.id in refused][:3]:
-        progress.note(f"problem {ident} left out: {refused[ident].reason}")
+    writer = ArtifactWriter(out, recipe, 0, clean=clean)
+    refused: list[StatementFailure] = []
+    kept = 0
+    source = read_problems(section, workers=pool.workers, progress=progress)
+    with progress.stage(f"problems {name}", section.limit or 0, "statements") as meter:
+        waiting: list[Problem] = []
+        for chunk in _chunks(source):
+            failures = _failures(chunk, pool, meter)
+            refused += failures.values()
+            waiting += [p for p in chunk if p.id not in failures]
+            kept += len(chunk) - len(failures)
+            while len(waiting) >= PROBLEMS_PER_SHARD:
+                writer.append(waiting[:PROBLEMS_PER_SHARD])
+                del waiting[:PROBLEMS_PER_SHARD]
+        if waiting:
+            writer.append(waiting)
+    for failure in refused[:3]:
+        progress.note(f"problem {failure.attempt_id} left out: {failure.reason}")
     if refused:
+        text = "".join(f"{f.attempt_id}: {f.where}: {f.reason}\n" for f in refused)
+        with disk_errors(out):
+            atomic_write(out / "rejected.txt", text.encode())
         progress.note(
-            f"problems {name}: {len(refused)} of {len(problems)} statements do not elaborate; see {out}/rejected.txt"
+            f"problems {name}: {len(refused)} of {kept + len(refused)} statements do not elaborate; "
+            f"see {out / 'rejected.txt'}"
         )
     if not kept:
-        raise InputError(
-            f"problems {name!r}: no statement elaborates; the first: {next(iter(refused.values())).reason}"
-        )
-    artifact = _write(out, recipe, kept, {"problems": len(kept), "rejected": len(refused)}, clean)
-    (out / "rejected.txt").write_text(
-        "".join(f"{i}: {f.where}: {f.reason}\n" for i, f in refused.items()), encoding="utf-8"
-    )
-    return artifact
+        why = f"the first: {refused[0].reason}" if refused else "the source has none; widen split or limit"
+        raise InputError(f"problems {name!r}: no statement to prove; {why}")
+    return writer.finish({"problems": kept, "rejected": len(refused)})
+
+
+def _chunks(problems: Iterator[Problem]) -> Iterator[list[Problem]]:
+    """Enough at a time to keep every worker busy; all of them never need to be in memory."""
+    while chunk := list(islice(problems, 16 * PROBLEMS_PER_SHARD)):
+        yield chunk
+
+
+def _failures(problems: list[Problem], pool: LeanPool, meter: Meter) -> dict[str, StatementFailure]:
+    found: dict[str, StatementFailure] = {}
+    requests = (CheckRequest(id=p.id, header=p.header, formal_statement=p.formal_statement, proof="") for p in problems)
+    for ident, failure in pool.elaborate(requests):
+        meter.add(1, checks=1)
+        if failure is not None:
+            found[ident] = failure
+    return {p.id: found[p.id] for p in problems if p.id in found}
 
 
 def from_jsonl(file: Path, out: Path, *, clean: bool = False) -> Artifact:
     """Cut a user's file of Problems into shards at ``out``, so that single stages can run on it, unchecked."""
-    problems = list(read_jsonl(file, Problem, unique="id"))
-    recipe = {"stage": "problems", "jsonl": fingerprint([msgspec.to_builtins(p) for p in problems])}
+    recipe = {"stage": "problems", "jsonl": file_digest(file)}
     done = None if clean else find_artifact(out, recipe)
-    return done or _write(out, recipe, problems, {"problems": len(problems)}, clean)
-
-
-def _write(out: Path, recipe: Recipe, problems: list[Problem], counts: dict[str, int | float], clean: bool) -> Artifact:
-    shards = [problems[i : i + PROBLEMS_PER_SHARD] for i in range(0, len(problems), PROBLEMS_PER_SHARD)]
-    writer = ArtifactWriter(out, recipe, len(shards), clean=clean)
-    for index, shard in enumerate(shards):
-        writer.write(index, shard)
-    return writer.finish(counts)
+    if done is not None:
+        return done
+    writer = ArtifactWriter(out, recipe, 0, clean=clean)
+    problems = read_jsonl(file, Problem, unique="id")
+    count = 0
+    while shard := list(islice(problems, PROBLEMS_PER_SHARD)):
+        writer.append(shard)
+        count += len(shard)
+    return writer.finish({"problems": count})

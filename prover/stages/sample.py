@@ -55,12 +55,14 @@ def run(
         clean=clean,
     )
     owed = set() if writer.finished else set(writer.missing())
+    counts = {"attempts": 0, "tokens": 0, "unasked": 0}
     for index in range(problems.shards):
         if index not in owed:
             on_shard(writer.artifact, index)
+            if not writer.finished:
+                _count(counts, writer.artifact.read_shard(index, Attempt), problems.read_shard(index, Problem))
     if writer.finished:
         return writer.finished
-    counts = {"attempts": 0, "tokens": 0}
     drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
     with progress.stage(f"{series} sample", owed_problems(problems, owed), "problems") as meter:
         for index in sorted(owed):
@@ -76,12 +78,18 @@ def run(
             ]
             attempts = generate(lease.engine(model), asks, drawn, prompt, model, round=round, turn=0, meter=meter)
             writer.write(index, attempts)
+            _count(counts, attempts, batch)
             meter.add(len(batch))
             on_shard(writer.artifact, index)
-    for attempt in writer.artifact.read(Attempt):
-        counts["attempts"] += 1
-        counts["tokens"] += attempt.completion_tokens
+    if counts["unasked"]:
+        progress.note(f"{series}: {counts['unasked']} prompts do not fit the model's context and were not asked")
     return writer.finish(counts)
+
+
+def _count(counts: dict[str, int], attempts: list[Attempt], problems: list[Problem]) -> None:
+    counts["attempts"] += len(attempts)
+    counts["tokens"] += sum(attempt.completion_tokens for attempt in attempts)
+    counts["unasked"] += len(problems) - len({attempt.problem_id for attempt in attempts})
 
 
 class Ask:

@@ -26,8 +26,8 @@ def run(
     """Training examples from all ``judged`` stages together.
 
     Proofs equal up to comments and spacing count once, the earliest first. Of more than ``config.per_problem`` the
-    shortest is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems with many
-    proofs do not outweigh hard ones. A proved correction gives two examples: the correction itself, and its
+    shortest is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems
+    with many proofs do not outweigh hard ones. A proved correction gives two examples: the correction itself, and its
     proof as an answer to the first prompt.
     """
     writer = ArtifactWriter(
@@ -60,13 +60,14 @@ def run(
                 for example in _examples(problem, proofs.get(problem.id, {}), prompt, config, seed)
             ),
         )
-    solved: set[str] = set()
-    counts = {"examples": 0, "proofs": 0, "corrections": 0}
-    for example in writer.artifact.read(TrainingExample):
-        solved.add(example.problem_id)
-        counts["examples"] += 1
-        counts["proofs" if example.kind == "proof" else "corrections"] += 1
-    return writer.finish({**counts, "problems": len(solved)})
+    counts = {"examples": 0, "proofs": 0, "corrections": 0, "problems": 0}
+    for index in range(problems.shards):
+        examples = writer.artifact.read_shard(index, TrainingExample)
+        counts["examples"] += len(examples)
+        counts["proofs"] += sum(example.kind == "proof" for example in examples)
+        counts["corrections"] += sum(example.kind == "correction" for example in examples)
+        counts["problems"] += len({example.problem_id for example in examples})
+    return writer.finish(counts)
 
 
 def _examples(

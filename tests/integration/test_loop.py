@@ -1,0 +1,299 @@
+"""The whole loop on real Lean with a model made in the test: what it leaves behind, and what it refuses.
+
+One run serves most of these tests. It is small, so it shows that every part is real, not that the model gets better
+(docs/benchmarks.md has that).
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prover.artifacts import ArtifactWriter, open_artifact, read_manifest
+from prover.config import load_config
+from prover.pipeline import iterate
+from prover.records import Attempt, Problem, TrainingExample, Verdict
+from prover.stages.evaluate import ProblemScore
+
+CONFIG = """
+rounds = 1
+prompt = "plain"
+
+[train]
+source = "core"
+split = "train"
+limit = 70
+premises = 2
+
+[evaluate_on.heldout]
+source = "core"
+split = "test"
+limit = 8
+premises = 2
+
+[model]
+type = "init"
+vocab_size = 400
+hidden_size = 32
+layers = 1
+
+[lean]
+heartbeats = 5000
+cpu_seconds = 10
+
+[cold]
+type = "tactics"
+share = 1.0
+tactics = ["by simp", "by rfl", "by simp [{1}]"]
+
+[sampling]
+n = 2
+max_tokens = 16
+
+[correct]
+turns = 1
+per_problem = 1
+
+[sft]
+learning_rate = 5e-3
+steps = 60
+batch_tokens = 2048
+checkpoint_every = 20
+
+[average]
+tuned_weight = 0.8
+
+[evaluate]
+n = 2
+k = [1, 2]
+control_n = 2
+portfolio = true
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("loop") / "config.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(config: Path) -> Path:
+    """A finished run."""
+    folder = config.parent / "run"
+    iterate(load_config(config), folder)
+    return folder
+
+
+STAGES = (
+    "problems/train",
+    "problems/heldout",
+    "portfolio/heldout/attempts",
+    "portfolio/heldout/verdicts",
+    "portfolio/heldout/scores",
+    "round_00/cold_attempts",
+    "round_00/cold_verdicts",
+    "round_00/select",
+    "round_00/init",
+    "round_00/sft",
+    "round_00/evaluate/heldout/attempts",
+    "round_00/evaluate/heldout/verdicts",
+    "round_00/evaluate/heldout/scores",
+    "round_01/sample",
+    "round_01/verify",
+    "round_01/correct_1",
+    "round_01/verify_1",
+    "round_01/select",
+    "round_01/sft",
+    "round_01/average",
+    "round_01/evaluate/heldout/scores",
+    "control/heldout/scores",
+)
+
+
+def test_every_stage_leaves_a_finished_artifact(run: Path) -> None:
+    assert [name for name in STAGES if not (run / name / "artifact.json").exists()] == []
+    assert not list(run.rglob("*.tmp"))
+    assert json.loads((run / "config.json").read_text())["rounds"] == 1
+
+
+def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:
+    for attempts, verdicts in (
+        ("round_00/cold_attempts", "round_00/cold_verdicts"),
+        ("round_01/sample", "round_01/verify"),
+        ("round_01/correct_1", "round_01/verify_1"),
+    ):
+        tried = [a.id for a in open_artifact(run / attempts).read(Attempt)]
+        assert tried == [v.attempt_id for v in open_artifact(run / verdicts).read(Verdict)]
+        assert len(set(tried)) == len(tried) > 0
+
+
+def test_lean_proved_something_and_refused_something(run: Path) -> None:
+    verdicts = list(open_artifact(run / "round_00/cold_verdicts").read(Verdict))
+    proved = [v for v in verdicts if v.proved]
+    assert 0 < len(proved) < len(verdicts)
+    assert all(v.axioms == () or set(v.axioms) <= {"propext", "Classical.choice", "Quot.sound"} for v in proved)
+    assert all(v.reason for v in verdicts if not v.proved)
+
+
+def test_no_accepted_proof_uses_its_own_theorem(run: Path) -> None:
+    forbidden = {p.id: set(p.forbidden_constants) for p in open_artifact(run / "problems/train").read(Problem)}
+    owner = {a.id: a.problem_id for a in open_artifact(run / "round_00/cold_attempts").read(Attempt)}
+    for verdict in open_artifact(run / "round_00/cold_verdicts").read(Verdict):
+        if verdict.proved:
+            assert not set(verdict.used_constants) & forbidden[owner[verdict.attempt_id]]
+
+
+def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
+    proved: set[str] = set()
+    for name in ("round_00/cold_verdicts", "round_01/verify", "round_01/verify_1"):
+        proved |= {v.attempt_id for v in open_artifact(run / name).read(Verdict) if v.proved}
+    examples = list(open_artifact(run / "round_01/select").read(TrainingExample))
+    assert examples
+    assert all(e.attempt_id in proved for e in examples)
+
+
+def test_corrections_show_the_failed_proof_and_leans_words(run: Path) -> None:
+    parents = {a.id: a for a in open_artifact(run / "round_01/sample").read(Attempt)}
+    verdicts = {v.attempt_id: v for v in open_artifact(run / "round_01/verify").read(Verdict)}
+    corrections = list(open_artifact(run / "round_01/correct_1").read(Attempt))
+    assert corrections
+    for attempt in corrections:
+        assert attempt.parent_id is not None
+        assert attempt.messages[1].content == parents[attempt.parent_id].completion
+        error = next(m for m in verdicts[attempt.parent_id].messages if m.severity == "error")
+        assert error.text.split()[0] in attempt.messages[2].content
+
+
+def test_the_models_are_ordinary_directories(run: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name in ("round_00/init/model", "round_01/sft/model", "round_01/average/model"):
+        tokenizer = AutoTokenizer.from_pretrained(run / name)
+        model = AutoModelForCausalLM.from_pretrained(run / name)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "a = a"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        assert model(**ids).logits.shape[-1] == model.config.vocab_size
+
+
+def test_scores_are_what_the_verdicts_say(run: Path) -> None:
+    folder = run / "round_01/evaluate/heldout"
+    scores = list(open_artifact(folder / "scores").read(ProblemScore))
+    proved = [v.attempt_id for v in open_artifact(folder / "verdicts").read(Verdict) if v.proved]
+    assert len(scores) == read_manifest(run / "problems/heldout").counts["problems"]
+    assert sum(s.proved for s in scores) == len(proved)
+    figures = read_manifest(folder / "scores").counts
+    assert figures["pass@1"] == pytest.approx(100 * sum(s.proved / s.n for s in scores) / len(scores), abs=0.01)
+
+
+def test_a_finished_run_loads_no_model_and_starts_no_lean(run: Path, config: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from prover.config import load_config; from prover.pipeline import iterate\n"
+        "iterate(load_config(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(config), str(run)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False False\n"
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+
+
+def test_a_deleted_shard_comes_back_the_same(run: Path, config: Path, tmp_path: Path) -> None:
+    """What a kill leaves is a run without some shards and manifests: the rest must grow back to the same bytes."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("round_01/sample/00001.jsonl", "round_01/sample/artifact.json", "round_01/verify", "round_01/select"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    iterate(load_config(config), copy)
+    assert (copy / "round_01/sample/00001.jsonl").read_bytes() == (run / "round_01/sample/00001.jsonl").read_bytes()
+    timeless = [
+        [(v.attempt_id, v.status, v.reason, v.messages, v.axioms, v.used_constants) for v in artifact.read(Verdict)]
+        for artifact in (open_artifact(copy / "round_01/verify"), open_artifact(run / "round_01/verify"))
+    ]
+    assert timeless[0] == timeless[1]
+    assert (copy / "round_01/select/00000.jsonl").read_bytes() == (run / "round_01/select/00000.jsonl").read_bytes()
+
+
+def prover(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "prover", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_another_configuration_is_refused_by_the_changed_keys(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(CONFIG.replace("n = 2\nmax_tokens = 16", "n = 3\nmax_tokens = 16"))
+    done = prover("iterate", str(other), "--run-dir", str(run))
+    assert done.returncode == 2
+    assert "sampling.n: 2 -> 3" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_statements_that_do_not_elaborate_are_left_out_and_counted(tmp_path: Path) -> None:
+    lines = [
+        {"id": "good", "header": "", "formal_statement": "theorem good (a : Nat) : a + 0 = a"},
+        {"id": "bad", "header": "", "formal_statement": "theorem bad (a : Nat) : a + = a"},
+        {"id": "unknown", "header": "", "formal_statement": "theorem unknown : Nat.no_such_thing 3"},
+    ]
+    source = tmp_path / "problems.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.jsonl"
+    done = prover("problems", str(source), "--elaborates", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["good"]
+    assert "bad" in done.stderr and "unknown" in done.stderr
+
+
+def test_a_scripted_engine_replays_answers(tmp_path: Path) -> None:
+    """Answers from a file stand in for a model, so that the loop can be followed proof by proof."""
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(
+        json.dumps({"id": "p", "header": "", "formal_statement": "theorem p (a : Nat) : a + 0 = a"}) + "\n"
+    )
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        json.dumps({"request_id": "p/s.t0", "completions": ["by omega", "by sorry", "by exact", "no"]}) + "\n"
+    )
+    from prover.config import LeanConfig, SamplingConfig, ScriptedEngine
+    from prover.single import sampled, verified
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    attempts = sampled(
+        tmp_path / "a",
+        problems,
+        model,
+        sampling=SamplingConfig(n=4, max_tokens=8),
+        engine=ScriptedEngine(type="scripted", path=answers),
+        prompt="plain",
+        series="s",
+    )
+    verdicts = verified(tmp_path / "v", problems, attempts.path, lean=LeanConfig(workers=1))
+    assert [v.status for v in verdicts.read(Verdict)] == ["proved", "sorry", "failed", "failed"]
+
+
+def test_an_empty_selection_stops_with_what_to_do(tmp_path: Path) -> None:
+    from prover.config import SftConfig
+    from prover.errors import InputError
+    from prover.models import Model
+    from prover.progress import Silent
+    from prover.stages import sft
+
+    empty = ArtifactWriter(tmp_path / "select", {"stage": "select"}, 0).finish({"examples": 0})
+    with pytest.raises(InputError, match="nothing was proved"):
+        sft.run(
+            tmp_path / "sft",
+            base=Model(tmp_path, "x", "m"),
+            examples=empty,
+            config=SftConfig(),
+            series="r1",
+            seed=0,
+            progress=Silent(),
+        )
