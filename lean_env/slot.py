@@ -8,7 +8,7 @@ from lean_env.errors import CanaryError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
 
-CANARY_CHECKS = 100
+CANARY_CHECKS = 200
 """Most results held back."""
 CANARY_SECONDS = 3.0
 """Longest that a busy worker's results are held back, plus the check that runs."""

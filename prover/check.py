@@ -18,7 +18,7 @@ from prover.progress import Progress, Silent
 from prover.records import Record
 
 
-class Candidate(Record):
+class Candidate(Record, frozen=True):
     """A line of the input: a trusted statement, which ends before ``:=``, and a candidate proof of it."""
 
     id: str
