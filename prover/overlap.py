@@ -12,11 +12,14 @@ class _Abandoned(Exception):
 
 
 def overlapped(
-    produce: Callable[[OnShard], Artifact], consume: Callable[[Artifact, Iterable[int]], Artifact]
+    produce: Callable[[OnShard], Artifact],
+    consume: Callable[[Artifact, Iterable[int]], Artifact],
+    abort: Callable[[], object] = lambda: None,
 ) -> tuple[Artifact, Artifact]:
     """``produce`` runs here, ``consume`` in a thread, fed with each shard that ``produce`` reports.
 
-    Either one's error ends both and is raised here; what they finished is on disk.
+    Either one's error ends both and is raised here; what they finished is on disk. ``abort`` is called then, and after
+    Ctrl-C, to end what ``consume`` waits for at once.
     """
     queue: SimpleQueue[tuple[Artifact, int] | type[_Abandoned] | None] = SimpleQueue()
 
@@ -45,11 +48,12 @@ def overlapped(
 
         try:
             produced = produce(on_shard)
+            queue.put(None)
+            consumed = follower.result()
         except BaseException:
             queue.put(_Abandoned)
+            abort()
             raise
-        queue.put(None)
-        consumed = follower.result()
     if consumed is None:
         raise RuntimeError("the first stage reported no shard")
     return produced, consumed

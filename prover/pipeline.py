@@ -189,6 +189,7 @@ class Loop:
                     on_shard=on_shard,
                 ),
                 lambda attempts, ready: self.verify(out / "verify", series, train, attempts, earlier, ready),
+                self.pool.close,
             )
         ]
         for turn in range(1, config.correct.turns + 1):
@@ -219,6 +220,7 @@ class Loop:
             lambda attempts, ready: self.verify(
                 out / f"verify_{turn}", f"{series} turn {turn}", train, attempts, earlier, ready
             ),
+            self.pool.close,
         )
 
     def verify(
@@ -339,6 +341,7 @@ class Loop:
                 on_shard=on_shard,
             ),
             lambda attempts, ready: self.verify(out / "verdicts", name, problems, attempts, seen, ready),
+            self.pool.close,
         )
         ks = sorted({k for k in (*config.k, n) if k <= n})
         seen.append(judged)

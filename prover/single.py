@@ -294,5 +294,6 @@ def evaluated(
                     clean=clean,
                 ),
                 judge,
+                pool.close,
             )
         return evaluate.run(out / "scores", problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean)

@@ -71,3 +71,22 @@ def test_an_error_of_the_second_ends_the_first() -> None:
 
     with pytest.raises(ValueError, match="checking broke"):
         overlapped(produce, consume)
+
+
+def test_an_interruption_does_not_wait_for_what_the_second_is_doing() -> None:
+    """As Ctrl-C while Lean is at work: closing the pool is what ends the second stage's wait."""
+    waiting, closed = threading.Event(), threading.Event()
+
+    def produce(on_shard: OnShard) -> Artifact:
+        on_shard(FIRST, 0)
+        assert waiting.wait(10)
+        raise KeyboardInterrupt
+
+    def consume(artifact: Artifact, ready: Iterable[int]) -> Artifact:
+        waiting.set()
+        assert closed.wait(10), "nobody closed what this waits for"
+        return SECOND
+
+    with pytest.raises(KeyboardInterrupt):
+        overlapped(produce, consume, closed.set)
+    assert closed.is_set()
