@@ -244,7 +244,7 @@ def test_statements_that_do_not_elaborate_are_left_out_and_counted(tmp_path: Pat
     source = tmp_path / "problems.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out.jsonl"
-    done = prover("problems", str(source), "--elaborates", "--out", str(out))
+    done = prover("problems", "jsonl", str(source), "--elaborates", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["good"]
     assert "bad" in done.stderr and "unknown" in done.stderr
