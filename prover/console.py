@@ -3,7 +3,8 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -16,6 +17,8 @@ from prover.progress import Meter, Progress
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines of one stage."""
+WINDOW = 30.0
+"""Seconds over which the shown rates are taken."""
 WIDE = 100
 """Columns from which the live display has room for a bar and the elapsed time."""
 
@@ -79,6 +82,7 @@ class Counts:
         self.tokens = 0
         self.started = time.monotonic()
         self._lock = threading.Lock()
+        self._past: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])
 
     def add(
         self, done: int = 0, *, attempts: int = 0, proved: int = 0, checks: int = 0, tokens: int = 0, steps: int = 0
@@ -105,16 +109,28 @@ class Counts:
         return f"{self.done:,}/{self.total:,} {self.unit}" if self.total else f"{self.done:,} {self.unit}"
 
     def rates(self) -> list[str]:
-        seconds = max(self.elapsed, 1e-3)
-        named = {"attempts": self.attempts, "checks": self.checks, "tokens": self.tokens}
-        said = [f"{short(count / seconds)} {name}/s" for name, count in named.items() if count]
+        """The pace of the last ``WINDOW`` seconds, and what was proved in all."""
+        now = (time.monotonic(), self.attempts, self.checks, self.tokens)
+        with self._lock:
+            if now[0] - self._past[-1][0] >= 1:
+                self._past.append(now)
+            while len(self._past) > 1 and now[0] - self._past[0][0] > WINDOW:
+                self._past.popleft()
+            then = self._past[0]
+        return self._paces([count - before for count, before in zip(now, then, strict=True)])
+
+    def _paces(self, spans: Sequence[float]) -> list[str]:
+        seconds, totals = max(spans[0], 1e-3), (self.attempts, self.checks, self.tokens)
+        named = zip(("attempts", "checks", "tokens"), totals, spans[1:], strict=True)
+        said = [f"{short(count / seconds)} {name}/s" for name, total, count in named if total]
         return [*said, f"{self.proved:,} proved"] if self.checks else said
 
     def summary(self) -> str:
-        """What a finished stage leaves on the screen."""
+        """What a finished stage leaves on the screen, with its pace over the whole time."""
         totals = [f"{self.attempts:,} attempts"] if self.attempts else []
         totals += [f"{self.checks:,} checks"] if self.checks else []
-        return ", ".join([f"{self.done:,} {self.unit}", *totals, *self.rates(), duration(self.elapsed)])
+        paces = self._paces([self.elapsed, self.attempts, self.checks, self.tokens])
+        return ", ".join([f"{self.done:,} {self.unit}", *totals, *paces, duration(self.elapsed)])
 
 
 class PlainProgress:
@@ -188,6 +204,10 @@ class LiveProgress:
     def note(self, text: str) -> None:
         self._console.print(text, markup=False)
 
+    def refresh(self) -> None:
+        """Draw now rather than at the next tick."""
+        self._rich.refresh()
+
     def __enter__(self) -> "LiveProgress":
         self._rich.start()
         return self
@@ -228,7 +248,7 @@ def short(value: float) -> str:
         return f"{value / 1000:.0f}k"
     if value >= 1_000:
         return f"{value / 1000:.1f}k"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def duration(seconds: float | None) -> str:
