@@ -34,6 +34,7 @@ test-all: setup dev
 lint: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/python scripts/config_docs.py --check
 
 typecheck: dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python

@@ -1,0 +1,27 @@
+"""``prover doctor`` on this machine, and on one that lacks Lean."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prover.cli import app
+
+
+def test_a_machine_that_has_everything() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    found = {finding["part"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert {"python", "node", "lean", "canaries", "torch", "gpu", "cores", "memory", "disk", "landlock"} <= set(found)
+    assert found["canaries"]["state"] == "ok" and found["lean"]["detail"].startswith("embedded ")
+
+
+def test_missing_lean_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
+    result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "To mend what is missing:\n  prover setup\n" in result.stdout
+    assert "canaries" not in result.stdout, "nothing is asked of a Lean that is not there"
