@@ -93,7 +93,7 @@ def contents(run: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for path in sorted(p for p in run.rglob("*") if p.is_file()):
         name = path.relative_to(run).as_posix()
-        if path.name.startswith(".") or name == "run.json" or "/work/" in name:
+        if path.name.startswith(".") or name == "run.json" or "work" in path.relative_to(run).parts:
             continue
         data = path.read_bytes()
         if path.name == "artifact.json":
