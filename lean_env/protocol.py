@@ -64,8 +64,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Lean's judgement of one attempt. ``proved`` makes the claim that docs/soundness.md spells out.
 
     ``reason`` says in one line what decided a status other than ``proved``, as ``step: what``, with step one of
-    ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``. ``used_constants`` are the library constants that the
-    accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ between runs.
+    ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``. ``used_constants`` are the library
+    constants that the accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ between runs.
     """
 
     attempt_id: str
