@@ -177,6 +177,8 @@ class CorrectConfig(Section):
 class SelectConfig(Section):
     per_problem: int = Field(default=4, ge=1)
     """Distinct proofs kept of one problem."""
+    rarity: float = Field(default=0.0, ge=0, le=1)
+    """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
 
 
 class SftConfig(Section):
