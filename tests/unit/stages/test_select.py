@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from prover.artifacts import Artifact, ArtifactWriter
@@ -84,3 +85,23 @@ def test_a_proved_correction_teaches_the_correction_and_the_proof(tmp_path: Path
     found = examples(tmp_path, [stage(tmp_path, "c", [(attempt("fix", "by omega", turn=1), True)])], 4)
     assert [(e.kind, len(e.messages)) for e in found] == [("proof", 2), ("correction", 4)]
     assert all(e.messages[-1].content == "by omega" for e in found)
+
+
+def test_an_answer_that_many_problems_share_weighs_less(tmp_path: Path) -> None:
+    """With rarity 0.5, an answer chosen for m problems weighs m^-0.5 of its share of the problem."""
+    names = ["p", "q", "r", "s"]
+    writer = ArtifactWriter(tmp_path / "problems", {"stage": "problems"}, 1)
+    writer.write(0, [Problem(id=n, header="", formal_statement=f"theorem {n} : True") for n in names])
+    problems = writer.finish({"problems": 4})
+    tried = [msgspec.structs.replace(attempt(f"{n}0", "by grind"), problem_id=n) for n in names]
+    tried.append(msgspec.structs.replace(attempt("p1", "by omega"), problem_id="p"))
+    made = select.run(
+        tmp_path / "out",
+        problems=problems,
+        judged=[stage(tmp_path, "x", [(a, True) for a in tried])],
+        prompt="plain",
+        config=SelectConfig(per_problem=4, rarity=0.5),
+        seed=1,
+    )
+    weights = {e.attempt_id: e.weight for e in made.read(TrainingExample)}
+    assert weights == {"p0": 0.25, "p1": 0.5, "q0": 0.5, "r0": 0.5, "s0": 0.5}
