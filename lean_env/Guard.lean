@@ -55,7 +55,7 @@ def kindsRefused : NameSet := nameSet [``Parser.Command.unsafe, ``Parser.Command
 /-- Keywords that are refused wherever they stand, in whatever syntax. -/
 def wordsRefused : NameSet := nameSet [`unsafe, `native_decide, `run_tac, `run_conv, `run_cmd, `run_elab, `run_meta, `by_elab,
   `include_str, `elab_rules, `macro_rules, `elab, `macro, `simproc, `initialize, `builtin_initialize, `axiom, `opaque,
-  `bv_check, `dbg_trace, Name.mkSimple "#eval", Name.mkSimple "#eval!", Name.mkSimple "#exit", Name.mkSimple "eval%",
+  `bv_check, `dbg_trace, `sleep, Name.mkSimple "#eval", Name.mkSimple "#eval!", Name.mkSimple "#exit", Name.mkSimple "eval%",
   Name.mkSimple "dbg_trace_if_shared", Name.mkSimple "dbg_stack_trace", Name.mkSimple "dbg_sleep"]
 
 /-- Names that are refused as any part of an identifier: unsafe constants, and what makes code or proofs out of nothing. -/

@@ -10,7 +10,6 @@ from lean_env.protocol import Limits
 from lean_env.toolchain import find
 
 LIMITS = Limits(cpu_seconds=60.0)
-NOTHING = "no such file or directory (error code: 44, no such file or directory)"
 HEADER = "import Lean\nset_option autoImplicit false"
 REFUSALS = ("no such file", "No such file", "read-only", "Read-only", "not implemented", "denied", "not permitted")
 TRUE = "theorem target (n : Nat) : n + 0 = n"
@@ -68,9 +67,8 @@ def test_the_library_is_in_reach_and_the_environment_is_empty(pool: LeanPool) ->
         ("information", '"true"')
     ]
     for directory in ("/home/web_user", "/tmp", "/etc", "/usr", "/root"):
-        assert act(pool, f'return toString (← System.FilePath.readDir "{directory}").size')[0][1] in ('"0"', NOTHING), (
-            directory
-        )
+        said = act(pool, f'return toString (← System.FilePath.readDir "{directory}").size')[0][1]
+        assert said == '"0"' or said.startswith("no such file"), directory
     for name in ("PATH", "HOME", "USER", "LD_LIBRARY_PATH"):
         assert "/usr" not in act(pool, f'return (← IO.getEnv "{name}").getD "unset"')[0][1]
 
