@@ -1,4 +1,4 @@
-"""The worker's side of the wire: one line out for each line in, whatever the line holds, and an end at the end of input."""
+"""The worker's side of the wire: a line out for each line in, whatever it holds, and an end at the end of input."""
 
 import json
 import subprocess
