@@ -45,7 +45,7 @@ function mountReadOnly(FS, NODEFS) {
   const open = NODEFS.stream_ops.open;
   NODEFS.stream_ops.open = (stream) => { if ((stream.flags & 3) !== 0) refuse(); return open(stream); };
   NODEFS.stream_ops.write = refuse;
-  for (const dir of ['/lean', '/lean/bin', '/lean/lib', '/lean/worker', '/work']) FS.mkdir(dir);
+  for (const dir of ['/lean', '/lean/bin', '/lean/lib', '/lean/worker', '/made']) FS.mkdir(dir);
   FS.writeFile('/lean/bin/lean', ''); // Lean asks for the directory of its own binary
   FS.mount(NODEFS, { root: path.join(packageDir, 'lib') }, '/lean/lib');
   FS.mount(NODEFS, { root: workerDir }, '/lean/worker');
@@ -84,7 +84,7 @@ const silent = () => {};
 globalThis.LEAN_MODULE = {
   thisProgram: '/lean/bin/lean',
   arguments: compiling
-    ? ['-j1', '-o', `/work/${moduleName}.olean`, `/lean/worker/${moduleName}.lean`]
+    ? ['-j1', '-o', `/made/${moduleName}.olean`, `/lean/worker/${moduleName}.lean`]
     : ['-j1', '--run', '/lean/worker/Main.lean'],
   shadowStack: SHADOW_STACK,
   locateFile: (name) => path.join(packageDir, name),
@@ -102,7 +102,7 @@ globalThis.LEAN_MODULE = {
   },
   onExit() {
     if (!compiling) return;
-    const made = `/work/${moduleName}.olean`;
+    const made = `/made/${moduleName}.olean`;
     const FS = globalThis.LEAN_MODULE.FS;
     if (FS.analyzePath(made).exists) fs.writeFileSync(path.join(workerDir, `${moduleName}.olean`), FS.readFile(made));
   },

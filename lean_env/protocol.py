@@ -65,7 +65,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``reason`` says in one line what decided a status other than ``proved``, as ``step: what``, with step one of
     ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``. ``used_constants`` are the library
-    constants that the accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ between runs.
+    constants that the accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ
+    between runs.
     """
 
     attempt_id: str

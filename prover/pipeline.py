@@ -231,6 +231,7 @@ class Loop:
         attempts: Artifact,
         earlier: list[Judged] | None = None,
         ready: Iterable[int] | None = None,
+        until_proved: bool = False,
     ) -> Artifact:
         return verify.run(
             out,
@@ -242,6 +243,7 @@ class Loop:
             progress=self.progress,
             earlier=earlier or (),
             ready=ready,
+            until_proved=until_proved,
         )
 
     def train(self, folder: str, number: int, start: Model, examples: Artifact) -> Model:
@@ -278,7 +280,7 @@ class Loop:
             series="portfolio",
             seed=0,
         )
-        return attempts, self.verify(out / "verdicts", f"portfolio {name}", problems, attempts)
+        return attempts, self.verify(out / "verdicts", f"portfolio {name}", problems, attempts, until_proved=True)
 
     def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
         out = self.dir / "portfolio" / name / "scores"

@@ -261,6 +261,7 @@ def evaluated(
                 series=out.name,
                 progress=progress,
                 ready=ready,
+                until_proved=model is None,
                 clean=clean,
             )
 

@@ -1,8 +1,10 @@
 """Let Lean judge attempts. Runs beside sampling: it takes each shard as soon as it is on disk."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 import msgspec
 
@@ -29,6 +31,7 @@ def run(
     progress: Progress,
     earlier: Sequence[Judged] = (),
     ready: Iterable[int] | None = None,
+    until_proved: bool = False,
     clean: bool = False,
 ) -> Artifact:
     """A verdict per attempt, in the order of the attempts.
@@ -36,7 +39,8 @@ def run(
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
     same text are taken over (never those about time or memory). ``ready`` yields the shards of
     ``attempts`` as they appear on disk; None takes all of them as present. An attempt whose problem does not
-    elaborate gets no verdict; how many is counted under ``unjudged``.
+    elaborate gets no verdict; how many is counted under ``unjudged``. With ``until_proved`` the attempts of a problem
+    are tried one after another, and those after the first proof get no verdict: for lists whose order is the point.
     """
     writer = ArtifactWriter(
         out,
@@ -45,6 +49,7 @@ def run(
             "attempts": attempts.fingerprint,
             "limits": msgspec.to_builtins(limits),
             "toolchain": pool.toolchain.version,
+            **({"until_proved": True} if until_proved else {}),
         },
         problems.shards,
         clean=clean,
@@ -54,9 +59,10 @@ def run(
     owed = set(writer.missing())
     shards = range(problems.shards) if ready is None else ready
     with progress.stage(f"{series} verify", len(owed), "shards") as meter:
-        board = _Board(writer, meter)
+        board = _Board(writer, meter, until_proved)
         wanted = (i for i in shards if i in owed)
-        for result in pool.check(_requests(wanted, problems, attempts, earlier, limits, board)):
+        requests = _requests(wanted, problems, attempts, earlier, limits, board)
+        for result in pool.check(_in_turn(requests, board) if until_proved else requests):
             board.settle(result)
     counts = {"verdicts": 0, "proved": 0}
     for verdict in writer.artifact.read(Verdict):
@@ -72,17 +78,21 @@ class _Shard:
         self.attempts = attempts
         self.known: dict[tuple[str, str], Verdict | None] = {}
         self.asked: dict[str, tuple[str, str]] = {}
+        self.skipped: set[tuple[str, str]] = set()
 
 
 class _Board:
     """Open shards; a shard is written once its last verdict is in. Shared by the feeding and the reading thread."""
 
-    def __init__(self, writer: ArtifactWriter, meter: Meter) -> None:
+    def __init__(self, writer: ArtifactWriter, meter: Meter, in_turn: bool) -> None:
+        self._in_turn = in_turn
         self._writer = writer
         self._meter = meter
         self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
         self.unjudged = 0
+        self.settled: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+        """Where attempts are tried in turn: what became of each request, its id and whether it was proved."""
 
     def put(self, index: int, shard: _Shard) -> None:
         with self._lock:
@@ -91,13 +101,25 @@ class _Board:
             self._write(index)
 
     def settle(self, result: Verdict | StatementFailure) -> None:
-        index = int(result.attempt_id.partition(":")[0])
+        verdict = result if isinstance(result, Verdict) else None
+        proved = verdict is not None and verdict.proved
+        self._meter.add(checks=1, proved=int(proved))
+        self._close(result.attempt_id, lambda shard, key: shard.known.update({key: verdict}))
+        if self._in_turn:
+            self.settled.put((result.attempt_id, proved))
+
+    def skip(self, requests: Iterable[CheckRequest]) -> None:
+        """These will not be checked: their problem is solved."""
+        for request in requests:
+            self._close(request.id, lambda shard, key: shard.skipped.add(key))
+
+    def _close(self, ident: str, note: Callable[[_Shard, tuple[str, str]], None]) -> None:
+        index = int(ident.partition(":")[0])
         with self._lock:
             shard = self._open[index]
-        key = shard.asked.pop(result.attempt_id)
-        shard.known[key] = result if isinstance(result, Verdict) else None
-        self._meter.add(checks=1, proved=int(isinstance(result, Verdict) and result.proved))
-        if not shard.asked:
+            note(shard, shard.asked.pop(ident))
+            last = not shard.asked
+        if last:
             self._write(index)
 
     def _write(self, index: int) -> None:
@@ -110,6 +132,8 @@ class _Board:
         for attempt in shard.attempts:
             if attempt.proof is None:
                 yield Verdict(attempt_id=attempt.id, status="no_proof", reason="text: the answer holds no proof")
+                continue
+            if (attempt.problem_id, attempt.proof) in shard.skipped:
                 continue
             verdict = shard.known[attempt.problem_id, attempt.proof]
             if verdict is None:
@@ -153,6 +177,31 @@ def _requests(
             )
         board.put(index, shard)
         yield from requests
+
+
+def _in_turn(requests: Iterable[CheckRequest], board: _Board) -> Iterator[CheckRequest]:
+    """The first request of each problem; each next one when the one before it has failed."""
+    waiting: dict[str, deque[CheckRequest]] = {}
+    problem_of: dict[str, str] = {}
+    first: list[CheckRequest] = []
+    for request in requests:
+        problem = f"{request.id.partition(':')[0]} {request.header} {request.formal_statement}"
+        if problem in waiting:
+            waiting[problem].append(request)
+        else:
+            waiting[problem] = deque()
+            first.append(request)
+        problem_of[request.id] = problem
+    yield from first
+    under_way = len(first)
+    while under_way:
+        ident, proved = board.settled.get()
+        queue = waiting[problem_of[ident]]
+        if queue and not proved:
+            yield queue.popleft()
+        else:
+            board.skip(queue)
+            under_way -= 1
 
 
 def _known(index: int, earlier: Sequence[Judged]) -> dict[tuple[str, str], Verdict]:

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,18 @@ def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:
         tried = [a.id for a in open_artifact(run / attempts).read(Attempt)]
         assert tried == [v.attempt_id for v in open_artifact(run / verdicts).read(Verdict)]
         assert len(set(tried)) == len(tried) > 0
+
+
+def test_the_tactic_list_stops_at_its_first_proof(run: Path) -> None:
+    folder = run / "portfolio/heldout"
+    owner = {a.id: a.problem_id for a in open_artifact(folder / "attempts").read(Attempt)}
+    outcomes: dict[str, list[bool]] = {}
+    for verdict in open_artifact(folder / "verdicts").read(Verdict):
+        outcomes.setdefault(owner[verdict.attempt_id], []).append(verdict.proved)
+    tried = Counter(owner.values())
+    assert all(not any(proved[:-1]) for proved in outcomes.values())
+    assert all(proved[-1] or len(proved) == tried[problem] for problem, proved in outcomes.items())
+    assert any(proved[-1] and len(proved) < tried[problem] for problem, proved in outcomes.items())
 
 
 def test_lean_proved_something_and_refused_something(run: Path) -> None:
