@@ -153,6 +153,8 @@ class ColdTactics(Section):
     """Proof templates; ``{v}`` and ``{w}`` are variables, ``{h}`` a hypothesis, ``{1}``.. retrieved lemmas."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the training problems that they are tried on."""
+    syntax: int = Field(default=0, ge=0)
+    """Unverified random proofs per problem mixed in at a twentieth of the weight, so that the rounds try new things."""
 
 
 class ColdGrammar(Section):

@@ -72,6 +72,10 @@ def _without_placement(value: Any) -> Any:
     return {k: _without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
 
 
+SYNTAX_WEIGHT = 0.05
+"""What a problem's unverified proofs weigh together beside verified ones."""
+
+
 class Loop:
     """One run: its configuration, its folder, and the Lean pool and engine that its stages share."""
 
@@ -121,7 +125,7 @@ class Loop:
         """Round 0: the model that every round is tuned from, and the verified proofs that it learned from."""
         config, folder = self.config, self.dir / "round_00"
         judged: list[Judged] = []
-        examples: Artifact | None = None
+        examples: list[Artifact] = []
         if isinstance(config.cold, ColdTactics):
             attempts = cold.tactic_attempts(
                 folder / "cold_attempts",
@@ -133,18 +137,20 @@ class Loop:
                 seed=config.seed,
             )
             judged.append((attempts, self.verify(folder / "cold_verdicts", "cold", train, attempts)))
-            examples = select.run(
-                folder / "select",
-                problems=train,
-                judged=judged,
-                prompt=config.prompt,
-                config=config.select,
-                seed=config.seed,
+            examples.append(
+                select.run(
+                    folder / "select",
+                    problems=train,
+                    judged=judged,
+                    prompt=config.prompt,
+                    config=config.select,
+                    seed=config.seed,
+                )
             )
+            if config.cold.syntax:
+                examples.append(self._grammar(folder / "syntax", train, config.cold.syntax, SYNTAX_WEIGHT))
         elif config.cold is not None:
-            examples = cold.grammar_examples(
-                folder / "select", problems=train, config=config.cold, prompt=config.prompt, seed=config.seed
-            )
+            examples.append(self._grammar(folder / "select", train, config.cold.per_problem, 1.0))
         if isinstance(config.model, InitModel):
             model = init.run(
                 folder / "init",
@@ -156,7 +162,7 @@ class Loop:
             )
         else:
             model = open_model(config.model.path, "base")
-        if examples is not None:
+        if examples:
             self.lease.release()
             model = sft.run(
                 folder / "sft",
@@ -168,6 +174,16 @@ class Loop:
                 progress=self.progress,
             )
         return model, judged
+
+    def _grammar(self, out: Path, train: Artifact, per_problem: int, weight: float) -> Artifact:
+        return cold.grammar_examples(
+            out,
+            problems=train,
+            per_problem=per_problem,
+            weight=weight,
+            prompt=self.config.prompt,
+            seed=self.config.seed,
+        )
 
     def attempt(self, folder: str, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
         """Sample and verify, then correct and verify, turn by turn."""
@@ -257,7 +273,7 @@ class Loop:
         tuned = sft.run(
             out / "sft",
             base=start,
-            examples=examples,
+            examples=[examples],
             config=config.sft,
             series=f"r{number}",
             seed=config.seed + number,

@@ -69,7 +69,6 @@ def initialise(
         return init.run(
             out,
             problems=open_problems(problems, out),
-            examples=None,
             config=config,
             prompt=prompt,
             seed=seed,
@@ -211,7 +210,7 @@ def tuned(
         return sft.run(
             out,
             base=open_model(base),
-            examples=source,
+            examples=[source],
             config=config,
             series=out.name,
             seed=seed,

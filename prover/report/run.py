@@ -100,6 +100,8 @@ def stages(config: IterateConfig) -> list[str]:
         found += ["round_00/cold_attempts", "round_00/cold_verdicts"]
     if config.cold is not None:
         found.append("round_00/select")
+    if isinstance(config.cold, ColdTactics) and config.cold.syntax:
+        found.append("round_00/syntax")
     if isinstance(config.model, InitModel):
         found.append("round_00/init")
     if config.cold is not None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter
-from prover.config import ColdGrammar
 from prover.pointers import expand_pointers
 from prover.records import Attempt, ChatMessage, Problem, TrainingExample
 from prover.seeds import derive_seed
@@ -81,15 +80,26 @@ def _tactic_attempts(problem: Problem, tactics: tuple[str, ...], prompt: prompts
 
 
 def grammar_examples(
-    out: Path, *, problems: Artifact, config: ColdGrammar, prompt: prompts.Style, seed: int, clean: bool = False
+    out: Path,
+    *,
+    problems: Artifact,
+    per_problem: int,
+    prompt: prompts.Style,
+    seed: int,
+    weight: float = 1.0,
+    clean: bool = False,
 ) -> Artifact:
-    """Random proofs, never checked: training on them shows the model what a proof looks like, not what is true."""
+    """Random proofs, never checked: training on them shows the model what a proof looks like, not what is true.
+
+    A problem's proofs share ``weight``.
+    """
     writer = ArtifactWriter(
         out,
         {
             "stage": "grammar",
             "problems": problems.fingerprint,
-            "config": config.model_dump(mode="json"),
+            "per_problem": per_problem,
+            "weight": weight,
             "prompt": {"style": prompt, "version": prompts.version()},
             "seed": seed,
         },
@@ -101,14 +111,18 @@ def grammar_examples(
     count = 0
     for index in range(problems.shards):
         examples = [
-            example for p in problems.read_shard(index, Problem) for example in _grammar(p, config, prompt, seed)
+            example
+            for p in problems.read_shard(index, Problem)
+            for example in _grammar(p, per_problem, weight, prompt, seed)
         ]
         count += len(examples)
         writer.write(index, examples)
     return writer.finish({"examples": count, "proofs": 0, "corrections": 0, "problems": 0})
 
 
-def _grammar(problem: Problem, config: ColdGrammar, prompt: prompts.Style, seed: int) -> list[TrainingExample]:
+def _grammar(
+    problem: Problem, per_problem: int, weight: float, prompt: prompts.Style, seed: int
+) -> list[TrainingExample]:
     rng = random.Random(derive_seed(seed, "grammar", problem.id))
     asked = prompts.proof_prompt(problem, prompt)
     return [
@@ -123,8 +137,8 @@ def _grammar(problem: Problem, config: ColdGrammar, prompt: prompts.Style, seed:
             ),
             problem_id=problem.id,
             attempt_id=None,
-            weight=1.0 / config.per_problem,
+            weight=weight / per_problem,
             kind="syntax",
         )
-        for number in range(config.per_problem)
+        for number in range(per_problem)
     ]

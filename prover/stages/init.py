@@ -1,6 +1,6 @@
 """Make the starting model from scratch; the work is done by :mod:`prover.training.init_model`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prover import prompts
@@ -14,7 +14,7 @@ def run(
     out: Path,
     *,
     problems: Artifact,
-    examples: Artifact | None,
+    examples: Sequence[Artifact] = (),
     config: InitModel,
     prompt: prompts.Style,
     seed: int,
@@ -27,7 +27,7 @@ def run(
             "stage": "init",
             "config": config.model_dump(mode="json"),
             "problems": problems.fingerprint,
-            "examples": examples.fingerprint if examples else None,
+            "examples": [artifact.fingerprint for artifact in examples],
             "prompt": {"style": prompt, "version": prompts.version()},
             "seed": seed,
         },
@@ -44,9 +44,9 @@ def run(
     return model
 
 
-def _texts(problems: Artifact, examples: Artifact | None, prompt: prompts.Style) -> Iterator[str]:
+def _texts(problems: Artifact, examples: Sequence[Artifact], prompt: prompts.Style) -> Iterator[str]:
     for problem in problems.read(Problem):
         yield from (message.content for message in prompts.proof_prompt(problem, prompt))
-    if examples is not None:
-        for example in examples.read(TrainingExample):
+    for artifact in examples:
+        for example in artifact.read(TrainingExample):
             yield example.messages[-1].content

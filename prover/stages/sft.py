@@ -1,5 +1,6 @@
 """Fine-tune a model on selected examples; the work is done by :mod:`prover.training.sft`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
@@ -13,7 +14,7 @@ def run(
     out: Path,
     *,
     base: Model,
-    examples: Artifact,
+    examples: Sequence[Artifact],
     config: SftConfig,
     series: str,
     seed: int,
@@ -26,7 +27,7 @@ def run(
         {
             "stage": "sft",
             "base": base.fingerprint,
-            "examples": examples.fingerprint,
+            "examples": [artifact.fingerprint for artifact in examples],
             "config": config.model_dump(mode="json", exclude={"checkpoint_every"}),
             "seed": seed,
         },
@@ -36,9 +37,9 @@ def run(
     model = Model(out / "model", writer.artifact.fingerprint, series)
     if writer.finished:
         return model
-    if not read_manifest(examples.path).counts["examples"]:
+    if not any(read_manifest(artifact.path).counts["examples"] for artifact in examples):
         raise InputError(
-            f"{examples.path}: holds no training example, nothing was proved; "
+            f"{examples[0].path}: holds no training example, nothing was proved; "
             "sample more (sampling.n, sampling.temperature), take easier problems, or use a [cold] start"
         )
     from prover.training.sft import SftJob, train  # late: imports torch
@@ -46,7 +47,7 @@ def run(
     job = SftJob(
         config=config,
         base=base.path,
-        examples=tuple(examples.shard(i) for i in range(examples.shards)),
+        examples=tuple(artifact.shard(i) for artifact in examples for i in range(artifact.shards)),
         output=model.path,
         work=out / "work",
         seed=seed,

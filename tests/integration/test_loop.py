@@ -305,7 +305,7 @@ def test_an_empty_selection_stops_with_what_to_do(tmp_path: Path) -> None:
         sft.run(
             tmp_path / "sft",
             base=Model(tmp_path, "x", "m"),
-            examples=empty,
+            examples=[empty],
             config=SftConfig(),
             series="r1",
             seed=0,
