@@ -64,11 +64,24 @@ def run(
         requests = _requests(wanted, problems, attempts, earlier, limits, board)
         for result in pool.check(_in_turn(requests, board) if until_proved else requests):
             board.settle(result)
-    counts = {"verdicts": 0, "proved": 0}
-    for verdict in writer.artifact.read(Verdict):
-        counts["verdicts"] += 1
-        counts[verdict.status] = counts.get(verdict.status, 0) + 1
-    return writer.finish({**counts, "unjudged": board.unjudged}, toolchain=pool.toolchain.version)
+    return writer.finish(_counts(attempts, writer.artifact), toolchain=pool.toolchain.version)
+
+
+def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
+    """From what is on disk, so that a resumed stage counts like an undisturbed one.
+
+    Unjudged are attempts without verdict, unless their problem is proved: those were left out on purpose.
+    """
+    counts = {"verdicts": 0, "proved": 0, "unjudged": 0}
+    for index in range(verdicts.shards):
+        judged = {verdict.attempt_id: verdict for verdict in verdicts.read_shard(index, Verdict)}
+        for verdict in judged.values():
+            counts["verdicts"] += 1
+            counts[verdict.status] = counts.get(verdict.status, 0) + 1
+        tried = attempts.read_shard(index, Attempt)
+        solved = {a.problem_id for a in tried if a.id in judged and judged[a.id].proved}
+        counts["unjudged"] += sum(a.id not in judged and a.problem_id not in solved for a in tried)
+    return counts
 
 
 class _Shard:
@@ -90,7 +103,6 @@ class _Board:
         self._meter = meter
         self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
-        self.unjudged = 0
         self.settled: SimpleQueue[tuple[str, bool]] = SimpleQueue()
         """Where attempts are tried in turn: what became of each request, its id and whether it was proved."""
 
@@ -99,6 +111,11 @@ class _Board:
             self._open[index] = shard
         if not shard.asked:
             self._write(index)
+
+    def problem_of(self, request: CheckRequest) -> str:
+        """Id of the problem that a request, not yet settled, is about."""
+        with self._lock:
+            return self._open[int(request.id.partition(":")[0])].asked[request.id][0]
 
     def settle(self, result: Verdict | StatementFailure) -> None:
         verdict = result if isinstance(result, Verdict) else None
@@ -136,9 +153,7 @@ class _Board:
             if (attempt.problem_id, attempt.proof) in shard.skipped:
                 continue
             verdict = shard.known[attempt.problem_id, attempt.proof]
-            if verdict is None:
-                self.unjudged += 1
-            else:
+            if verdict is not None:
                 yield msgspec.structs.replace(verdict, attempt_id=attempt.id)
 
 
@@ -185,7 +200,7 @@ def _in_turn(requests: Iterable[CheckRequest], board: _Board) -> Iterator[CheckR
     problem_of: dict[str, str] = {}
     first: list[CheckRequest] = []
     for request in requests:
-        problem = f"{request.id.partition(':')[0]} {request.header} {request.formal_statement}"
+        problem = board.problem_of(request)
         if problem in waiting:
             waiting[problem].append(request)
         else:

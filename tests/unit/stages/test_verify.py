@@ -1,0 +1,92 @@
+"""Verdicts by attempt: what is asked of Lean, what is counted, and what a resumed stage makes of it.
+
+A scripted process stands in Lean's place: ``ok`` is proved, ``wrong`` fails.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lean_env.pool import LeanPool
+from lean_env.protocol import Limits
+from lean_env.worker import Launch
+from prover.artifacts import Artifact, ArtifactWriter, read_manifest
+from prover.progress import Silent
+from prover.records import Attempt, Problem, Verdict
+from prover.stages import verify
+
+SCRIPT = Path(__file__).parents[1] / "lean_env" / "scripted_lean.py"
+SAME = "theorem same : True"
+
+
+class Scripted:
+    version = "scripted 1"
+
+    def launch(self) -> Launch:
+        return Launch((sys.executable, "-I", "-S", str(SCRIPT)), {})
+
+
+def artifacts(folder: Path, shards: list[dict[str, tuple[str, list[str]]]]) -> tuple[Artifact, Artifact]:
+    """Problems and attempts; each shard maps a problem to its statement and its proofs."""
+    problems = ArtifactWriter(folder / "p", {"stage": "problems"}, len(shards))
+    attempts = ArtifactWriter(folder / "a", {"stage": "sample"}, len(shards))
+    for index, shard in enumerate(shards):
+        problems.write(index, [Problem(id=i, header="", formal_statement=s) for i, (s, _) in shard.items()])
+        tried = [
+            Attempt(
+                id=f"{ident}.{number}",
+                problem_id=ident,
+                round=0,
+                turn=0,
+                model="m",
+                messages=(),
+                completion=proof,
+                finish_reason="stop",
+                prompt_tokens=0,
+                completion_tokens=0,
+                seed=0,
+                proof=proof,
+            )
+            for ident, (_, proofs) in shard.items()
+            for number, proof in enumerate(proofs)
+        ]
+        attempts.write(index, tried)
+    return problems.finish({"problems": sum(map(len, shards))}), attempts.finish({})
+
+
+def run(out: Path, problems: Artifact, attempts: Artifact, *, until_proved: bool = False) -> Artifact:
+    with LeanPool(Scripted(), 1) as pool:
+        return verify.run(
+            out,
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(),
+            series="s",
+            progress=Silent(),
+            until_proved=until_proved,
+        )
+
+
+def test_problems_that_state_the_same_are_tried_each_for_itself(tmp_path: Path) -> None:
+    made = artifacts(tmp_path, [{"p": (SAME, ["wrong", "ok", "ok 2"]), "q": (SAME, ["wrong", "wrong 2", "ok"])}])
+    verdicts = run(tmp_path / "v", *made, until_proved=True)
+    assert {v.attempt_id: v.status for v in verdicts.read(Verdict)} == {
+        **{"p.0": "failed", "p.1": "proved"},
+        **{"q.0": "failed", "q.1": "failed", "q.2": "proved"},
+    }
+    assert read_manifest(verdicts.path).counts == {"verdicts": 5, "proved": 2, "failed": 3, "unjudged": 0}
+
+
+@pytest.mark.parametrize("until_proved", [False, True])
+def test_a_resumed_stage_counts_like_an_undisturbed_one(tmp_path: Path, until_proved: bool) -> None:
+    """Attempts on a statement that is none get no verdict, in the shard that is there as in the one that is owed."""
+    shard = {"bad": ("def f : Nat", ["ok", "ok 2"]), "good": (SAME, ["ok", "wrong"])}
+    made = artifacts(tmp_path, [shard, {f"{name}_2": rest for name, rest in shard.items()}])
+    verdicts = run(tmp_path / "v", *made, until_proved=until_proved)
+    counts = read_manifest(verdicts.path).counts
+    assert counts["unjudged"] == 4 and counts["proved"] == 2
+    (verdicts.path / "artifact.json").unlink()
+    verdicts.shard(1).unlink()
+    assert read_manifest(run(tmp_path / "v", *made, until_proved=until_proved).path).counts == counts
