@@ -37,6 +37,8 @@ PROBLEMS_PER_SHARD = 64
 """Every artifact of a run is cut alike: shard i of each speaks of the same problems, so stages join shard by shard."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""A file where a folder should be, or the reverse."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +68,8 @@ class Artifact(msgspec.Struct, frozen=True):
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise ArtifactError(f"{path}: the shard is missing; run the same command again with --clean") from error
+            manifest = self.path / "artifact.json"
+            raise ArtifactError(f"{path}: the shard is missing; delete {manifest} and run its stage again") from error
         return list(decode_lines(data, kind, path))
 
     def read(self, kind: type[T]) -> Iterator[T]:
@@ -271,7 +274,7 @@ def _empty(path: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one clear line."""
+    """Turn a full or read-only disk, or a place that is taken, into one clear line."""
     try:
         yield
     except OSError as error:
@@ -279,6 +282,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise DiskError(
                 f"{path}: cannot be written ({os.strerror(error.errno or 0)}); what was finished is kept: "
                 "make room or mend the permissions, then run the same command again"
+            ) from error
+        if error.errno in _IN_THE_WAY:
+            raise DiskError(
+                f"{error.filename or path}: is in the way ({os.strerror(error.errno or 0)}); choose another place, or "
+                "move it"
             ) from error
         raise
 
@@ -317,5 +325,8 @@ def _git_commit() -> str:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # a clone without git on the PATH
+        return ""
     return done.stdout.strip()

@@ -29,7 +29,7 @@ def read_jsonl(
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a JSONL file") from error
     seen: dict[object, int] = {}
     with file:
-        number = 0
+        count = 0
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -42,8 +42,9 @@ def read_jsonl(
                     first = f"{value!r} stands in line {seen[value]} too"
                     raise InputError(f"{path}:{number}: {unique}: {first}; make each {unique} unique")
                 seen[value] = number
+            count += 1
             yield record
-    if number == 0:
+    if count == 0:
         raise InputError(f"{path}: is empty; expected one JSON object a line ({kind.__name__})")
 
 

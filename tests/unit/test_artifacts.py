@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prover.artifacts import ArtifactWriter, find_artifact, open_artifact, read_manifest, run_lock
+from prover.artifacts import ArtifactWriter, disk_errors, find_artifact, open_artifact, read_manifest, run_lock
 from prover.errors import ArtifactError, DiskError, InputError, RunLockedError
 from prover.records import Problem
 
@@ -93,11 +93,28 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a file where a folder should be")
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full on this system")
-    from prover.artifacts import disk_errors
-
     with pytest.raises(DiskError, match="No space left"), disk_errors(tmp_path), full.open("wb", buffering=0) as file:
         file.write(b"x")
+
+
+def test_a_file_where_a_folder_should_be_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(DiskError, match=rf"^{tmp_path}/file\S*: is in the way"), run_lock(place):
+            pass
+    with pytest.raises(DiskError, match="is in the way"):
+        ArtifactWriter(tmp_path / "file", RECIPE, 1)
+
+
+def test_a_missing_shard_names_what_brings_it_back(tmp_path: Path) -> None:
+    writer = ArtifactWriter(tmp_path / "a", RECIPE, 1)
+    writer.write(0, [problem("a")])
+    artifact = writer.finish({})
+    artifact.shard(0).unlink()
+    with pytest.raises(ArtifactError, match=rf"delete {tmp_path}/a/artifact.json and run its stage again"):
+        list(artifact.read(Problem))
+    (artifact.path / "artifact.json").unlink()
+    assert ArtifactWriter(tmp_path / "a", RECIPE, 1).missing() == [0]

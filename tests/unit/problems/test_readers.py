@@ -35,6 +35,7 @@ def read(path: Path) -> list[str]:
         (({**GOOD, "formal_statement": "1 = 1"},), (":1:", "formal_statement", "theorem")),
         ((GOOD, '{"id": "q", "hea'), (":2:",)),
         ((), ("empty",)),
+        ((" ", ""), ("empty",)),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, lines: tuple[object, ...], said: tuple[str, ...]) -> None:
