@@ -5,15 +5,16 @@ that read it; placement fields are named in :data:`PLACEMENT`.
 """
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from lean_env.protocol import Limits
-from prover.errors import ConfigError
+from prover.errors import ArtifactError, ConfigError
 
 PLACEMENT = frozenset({"workers", "device", "path"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
@@ -68,7 +69,7 @@ class MiniF2FProblems(Section):
     header: Literal["own", "core"] = "own"
     """``own`` keeps the file's Mathlib header; ``core`` replaces it by notation for the embedded Lean."""
     limit: int | None = Field(default=None, ge=1)
-    """At most so many problems, drawn by a fixed hash; None takes all."""
+    """At most so many problems, the file's first; None takes all."""
     premises: int = Field(default=0, ge=0, le=32)
     """Retrieved lemmas attached to each problem."""
 
@@ -117,8 +118,8 @@ class TransformersEngine(Section):
     """Hugging Face transformers, on CPU or one GPU."""
     batch_size: int = Field(default=256, ge=1)
     """Completions generated together. Part of the recipe: padding changes the last bits of the logits."""
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes the GPU where there is one."""
 
 
 class ScriptedEngine(Section):
@@ -236,7 +237,7 @@ class IterateConfig(Section):
     train: ProblemsConfig
     """The problems that are sampled and learned from."""
     evaluate_on: dict[str, ProblemsConfig] = {}
-    """Named problem sets for evaluation."""
+    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
     model: ModelConfig
     """The starting model."""
     engine: EngineConfig = TransformersEngine()
@@ -259,6 +260,15 @@ class IterateConfig(Section):
     """None uses the last checkpoint as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation after each round."""
+
+    @field_validator("evaluate_on")
+    @classmethod
+    def _names_of_folders(cls, sets: dict[str, ProblemsConfig]) -> dict[str, ProblemsConfig]:
+        """Each name becomes a folder beside ``train``."""
+        for name in sets:
+            if name == "train" or not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train'")
+        return sets
 
 
 def load_config(path: Path) -> IterateConfig:
@@ -283,6 +293,22 @@ def load_config(path: Path) -> IterateConfig:
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, data)}") from error
     return _rebase(config, path.parent)
+
+
+def open_run(run: Path) -> IterateConfig:
+    """The configuration of a run. Raises ArtifactError where ``run`` is no run directory."""
+    file = run / "config.json"
+    try:
+        return IterateConfig.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{run}: is no run directory (no config.json); give the --run-dir of an iterate") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise ArtifactError(
+            f"{file}: {where}: {first['msg']}; another version of prover wrote it, or it is damaged: use another run "
+            "directory, or --clean to start over"
+        ) from error
 
 
 def _rebase(config: Section, folder: Path) -> Any:

@@ -10,8 +10,17 @@ from typing import Any
 
 from lean_env.pool import LeanPool
 from lean_env.toolchain import find
-from prover.artifacts import Artifact, changed_keys, provenance, run_lock, write_json
-from prover.config import PLACEMENT, ColdTactics, InitModel, IterateConfig, ProblemsConfig, SamplingConfig, Section
+from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
+from prover.config import (
+    PLACEMENT,
+    ColdTactics,
+    InitModel,
+    IterateConfig,
+    ProblemsConfig,
+    SamplingConfig,
+    Section,
+    open_run,
+)
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
 from prover.models import Model, open_model
@@ -47,11 +56,12 @@ def _claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
     if entries and not file.exists():
         raise ArtifactError(f"{run_dir}: is not empty and no run directory (no config.json); choose another --run-dir")
     if clean:
-        for entry in entries:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        with disk_errors(run_dir):
+            # The configuration last: it is what tells a run directory from a folder that is not ours to empty.
+            for entry in sorted(entries, key=lambda entry: entry == file):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     elif file.exists():
-        there = IterateConfig.model_validate_json(file.read_bytes())
-        before, now = (_content(c) for c in (there, config))
+        before, now = (_content(c) for c in (open_run(run_dir), config))
         if before != now:
             raise ArtifactError(
                 f"{run_dir}: was made by another configuration ({changed_keys(before, now)}); "

@@ -4,11 +4,9 @@ import re
 from pathlib import Path
 
 import msgspec
-from pydantic import ValidationError
 
 from prover.artifacts import Manifest, read_manifest
-from prover.config import ColdTactics, InitModel, IterateConfig
-from prover.errors import ArtifactError
+from prover.config import ColdTactics, InitModel, IterateConfig, open_run
 
 _PASS = re.compile(r"(beyond_)?pass@(\d+|all)")
 
@@ -75,19 +73,6 @@ class RunReport(msgspec.Struct, frozen=True):
     sets: tuple[SetTable, ...]
     done: tuple[str, ...]
     owed: tuple[Owed, ...]
-
-
-def open_run(run: Path) -> IterateConfig:
-    """The configuration of a run. Raises ArtifactError where ``run`` is no run directory."""
-    file = run / "config.json"
-    try:
-        return IterateConfig.model_validate_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{run}: is no run directory (no config.json); give the --run-dir of an iterate") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{file}: {where}: {first['msg']}; was it written by another version of prover?") from error
 
 
 def stages(config: IterateConfig) -> list[str]:

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from prover.artifacts import read_manifest
+from prover.config import open_run
 from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, Problem, TrainingExample, Verdict
-from prover.report.run import open_run, stages
+from prover.report.run import stages
 from prover.stages.evaluate import ProblemScore
 
 Listed = Problem | Attempt | Verdict | TrainingExample | ProblemScore

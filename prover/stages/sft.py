@@ -1,5 +1,6 @@
 """Fine-tune a model on selected examples; the work is done by :mod:`prover.training.sft`."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def run(
         0,
         clean=clean,
     )
+    if clean:
+        for left in (out / "work", out / "model"):
+            shutil.rmtree(left, ignore_errors=True)
     model = Model(out / "model", writer.artifact.fingerprint, series)
     if writer.finished:
         return model

@@ -46,6 +46,12 @@ def test_the_quickstart_is_what_the_issue_asks_for() -> None:
         ('[train]\nsource = "core"\nsplit = "train"\n', "missing key 'model'"),
         (MINIMAL + "[evaluate]\nn = 2\n", "every k must lie between 1 and n = 2"),
         ("rounds = = 3\n", "is not valid TOML"),
+        (
+            MINIMAL + '[engine]\ntype = "transformers"\ndevice = "gpu"\n',
+            "engine.device: Input should be 'auto', 'cpu' or",
+        ),
+        (MINIMAL + '[evaluate_on.train]\nsource = "core"\nsplit = "test"\n', "'train' cannot name a set"),
+        (MINIMAL + '[evaluate_on."a/b"]\nsource = "core"\nsplit = "test"\n', "'a/b' cannot name a set"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, text: str, said: str) -> None:
