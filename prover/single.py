@@ -35,9 +35,7 @@ from prover.tactics import PORTFOLIO
 
 def open_problems(path: Path, out: Path) -> Artifact:
     """Problems from an artifact's folder, or from a JSONL file, which is cut into shards beside ``out``."""
-    return (
-        open_artifact(path) if path.is_dir() else problems_stage.from_jsonl(path, out.parent / "problems" / path.stem)
-    )
+    return open_artifact(path) if path.is_dir() else problems_stage.from_jsonl(path, out.parent / "problems")
 
 
 def open_judged(problems: Artifact, attempts: Path, verdicts: Path) -> Judged:

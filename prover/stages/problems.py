@@ -16,9 +16,8 @@ from prover.artifacts import (
     file_digest,
     find_artifact,
 )
-from prover.config import PLACEMENT, CoreProblems, ProblemsConfig
+from prover.config import PLACEMENT, CoreProblems, JsonlProblems, ProblemsConfig
 from prover.errors import InputError
-from prover.jsonl import read_jsonl
 from prover.problems import read_problems
 from prover.progress import Meter, Progress
 from prover.records import Problem
@@ -95,14 +94,19 @@ def _failures(problems: list[Problem], pool: LeanPool, meter: Meter) -> dict[str
     return {p.id: found[p.id] for p in problems if p.id in found}
 
 
-def from_jsonl(file: Path, out: Path, *, clean: bool = False) -> Artifact:
-    """Cut a user's file of Problems into shards at ``out``, so that single stages can run on it, unchecked."""
-    recipe = {"stage": "problems", "jsonl": file_digest(file)}
-    done = None if clean else find_artifact(out, recipe)
+def from_jsonl(file: Path, folder: Path) -> Artifact:
+    """Cut a user's file of Problems into shards below ``folder``, so that single stages can run on it, not elaborated.
+
+    The name holds a digest of the file: an edited file gives other problems, beside those that attempts were made for.
+    """
+    digest = file_digest(file)
+    out = folder / f"{file.stem}-{digest[:8]}"
+    recipe = {"stage": "problems", "jsonl": digest}
+    done = find_artifact(out, recipe)
     if done is not None:
         return done
-    writer = ArtifactWriter(out, recipe, 0, clean=clean)
-    problems = read_jsonl(file, Problem, unique="id")
+    writer = ArtifactWriter(out, recipe, 0)
+    problems = read_problems(JsonlProblems(source="jsonl", path=file))
     count = 0
     while shard := list(islice(problems, PROBLEMS_PER_SHARD)):
         writer.append(shard)

@@ -56,8 +56,8 @@ def test_the_stages_chain(folder: Path) -> None:
     assert "6 attempts" in said
     assert prover("sample", *sampling) == said, "a finished stage is returned as it is"
 
-    shards = folder / "problems" / "p"
-    verify = ["--problems", shards, "--workers", 1]
+    (shards,) = (folder / "problems").iterdir()
+    verify = ["--problems", problems, "--workers", 1]
     prover("verify", folder / "sample", "--out", folder / "verify", *verify)
     assert statuses(folder / "verify") == {
         **{"add/s.t0.0": "proved", "add/s.t0.1": "failed", "or/s.t0.0": "failed", "or/s.t0.1": "proved"},
