@@ -204,9 +204,7 @@ class Slot:
                 wrong = canaries.wrong_canary(worker, None)
                 if wrong is None:
                     return worker
-                failures.append(
-                    CanaryError(f"a fresh Lean worker gives wrong answers: {wrong}; run `prover setup --force`")
-                )
+                failures.append(CanaryError(f"a fresh Lean worker gives wrong answers: {wrong}; run `prover doctor`"))
             except (WorkerLost, OSError) as error:
                 failures.append(WorkerError(f"Lean cannot start: {error}"))
                 outside += isinstance(error, WorkerLost) and error.kind == "killed"

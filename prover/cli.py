@@ -47,7 +47,7 @@ class Source(StrEnum):
 
 @app.command()
 def setup() -> None:
-    """Install the embedded Lean (once; about 220 MB to download, then offline)."""
+    """Install the embedded Lean (once; 122 MB to download, then offline)."""
     from lean_env.toolchain import install
     from prover.console import show_steps
 
@@ -117,7 +117,8 @@ def problems(
         typer.Option(show_default="own", help="minif2f: its own Mathlib header, or notation for the embedded Lean."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, show_default="all", help="Problems at most, by a fixed hash.")
+        int | None,
+        typer.Option(min=1, show_default="all", help="Problems at most: core's by a fixed hash, a file's first."),
     ] = None,
     premises: Annotated[
         int | None, typer.Option(min=0, max=32, show_default="0", help="Retrieved lemmas attached to each problem.")

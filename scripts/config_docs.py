@@ -67,5 +67,6 @@ def page() -> str:
 
 if __name__ == "__main__":
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if TARGET.exists() and TARGET.read_text(encoding="utf-8") == page() else 1)
+        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == page()
+        sys.exit(None if current else f"{TARGET} is not current; run: python scripts/config_docs.py")
     TARGET.write_text(page(), encoding="utf-8")

@@ -132,10 +132,7 @@ def generate(
         done[completion.request_id, completion.index] = completion
         meter.add(attempts=1, tokens=completion.completion_tokens)
     return [
-        _attempt(ask, i, done[ask.id, i], prompt, model, round, turn)
-        for ask in fitting
-        for i in range(len(ask.seeds))
-        if (ask.id, i) in done
+        _attempt(ask, i, done[ask.id, i], prompt, model, round, turn) for ask in fitting for i in range(len(ask.seeds))
     ]
 
 
