@@ -51,8 +51,8 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; \
-	run: make setup PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"error: Python 3.11, 3.12 or 3.13 \
+	is needed, this is {sys.version.split()[0]}; run: make setup PYTHON=/path/to/python3.12")'
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -108,13 +109,20 @@ def check_files(
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: is not UTF-8 (byte {error.start}); Lean files must be") from error
     fine = True
-    with LeanPool(find(), min(workers, len(texts)) or 1) as pool:
-        for path, text in texts:
+    workers = min(workers, len(texts)) or 1
+    # The pool inside: after Ctrl-C it closes first, which ends what the threads wait for.
+    with ThreadPoolExecutor(workers) as threads, LeanPool(find(), workers) as pool:
+
+        def elaborate(text: str) -> _FileReply | WorkerError:
             request = {"op": "file", "text": text, "heartbeats": limits.heartbeats}
             try:
-                reply = msgspec.convert(pool.ask(request, limits), _FileReply)
+                return msgspec.convert(pool.ask(request, limits), _FileReply)
             except WorkerError as error:
-                show(f"{path}:1:1: error: {str(error).removeprefix('file: ')}")
+                return error
+
+        for (path, _), reply in zip(texts, threads.map(elaborate, [text for _, text in texts])):
+            if isinstance(reply, WorkerError):
+                show(f"{path}:1:1: error: {str(reply).removeprefix('file: ')}")
                 fine = False
                 continue
             for message in reply.messages:

@@ -180,6 +180,10 @@ def select(
     per_problem: Annotated[
         int | None, typer.Option(min=1, show_default="4", help="Distinct proofs kept of one problem.")
     ] = None,
+    rarity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, show_default="0.0", help="An answer given for m problems weighs m^-rarity."),
+    ] = None,
     prompt: Prompt = Style.chat,
     seed: Seed = 0,
     clean: Clean = False,
@@ -194,7 +198,7 @@ def select(
         out,
         problems,
         list(zip(attempts, verdicts, strict=True)),
-        config=given(SelectConfig, per_problem=per_problem),
+        config=given(SelectConfig, per_problem=per_problem, rarity=rarity),
         prompt=prompt.value,
         seed=seed,
         clean=clean,

@@ -120,11 +120,15 @@ def extract(pool: LeanPool, progress: Progress) -> tuple[LibraryTheorem, ...]:
         progress.stage("list Lean's library", len(place), "theorems") as meter,
         ThreadPoolExecutor(2 * pool.workers) as threads,
     ):
-        for items in threads.map(describe, batches):
-            meter.add(len(items))
-            for item in items:
-                order, module = place[item.name]
-                found.append(LibraryTheorem(module=module, order=order, **msgspec.structs.asdict(item)))
+        try:
+            for items in threads.map(describe, batches):
+                meter.add(len(items))
+                for item in items:
+                    order, module = place[item.name]
+                    found.append(LibraryTheorem(module=module, order=order, **msgspec.structs.asdict(item)))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)  # or Ctrl-C would wait for the whole library
+            raise
     rank = {name: index for index, name in enumerate(place)}
     return tuple(sorted(found, key=lambda theorem: rank[theorem.name]))
 

@@ -1,5 +1,6 @@
 """Tables of rounds: what each model proves on held-out problems, and what each round made."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -153,12 +154,13 @@ def _legend(report: RunReport) -> str:
 def _print_hints(console: Console, run: Path, report: RunReport) -> None:
     last = f"round_{len(report.rounds) - 1:02d}"
     console.print("\nLook next at", style="bold")
-    commands = [f"prover inspect {run} --stage {last}/select", f"prover inspect {run}"]
+    inspect = ["prover", "inspect", str(run)]
+    commands = [[*inspect, "--stage", f"{last}/select"], inspect]
     problem = _solved_problem(run / last / "select", f"r{len(report.rounds) - 1}")
     if problem:
-        commands.insert(0, f"prover inspect {run} --problem {problem}")
+        commands.insert(0, [*inspect, "--problem", problem])
     for command in commands:
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        console.print(f"  {shlex.join(command)}", markup=False, soft_wrap=True)  # Lean's names may end in a quote
 
 
 def _solved_problem(select: Path, series: str) -> str | None:

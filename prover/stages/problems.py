@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, StatementFailure
 from prover.artifacts import (
@@ -54,7 +56,7 @@ def run(
         waiting: list[Problem] = []
         for chunk in _chunks(source):
             failures = _failures(chunk, pool, meter)
-            refused += failures.values()
+            refused += (msgspec.structs.replace(failure, messages=()) for failure in failures.values())
             waiting += [p for p in chunk if p.id not in failures]
             kept += len(chunk) - len(failures)
             while len(waiting) >= PROBLEMS_PER_SHARD:

@@ -1,16 +1,18 @@
 """What `prover inspect` says about a run that is half done."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from prover.cli import app
-from prover.records import Message
+from prover.records import Message, TrainingExample
+from prover.report import print_rounds
 from prover.report.problem import in_place, read_problem
 from prover.report.run import read_run
-from tests.unit.report.sample_run import make_run
+from tests.unit.report.sample_run import artifact, make_run
 
 
 @pytest.fixture
@@ -53,6 +55,20 @@ def test_training_rounds_count_attempts_proofs_and_examples(run: Path) -> None:
     assert (cold.attempts, cold.proved, cold.examples, cold.solved) == (1, 0, 7, 2)
     assert (first.attempts, first.proved, first.examples, first.solved) == (5, 1, 1, 1)
     assert set(first.seconds) == {"sample", "verify", "select", "sft", "evaluate"} and not second.seconds
+
+
+def test_what_to_look_at_next_can_be_pasted_into_a_shell(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Many of Lean's names end in a quote."""
+    name = "core/Nat.add_comm'"
+    example = TrainingExample(id="e", messages=(), problem_id=name, attempt_id=f"{name}/r2.t0.1")
+    artifact(run / "round_02" / "select", "select", [example], examples=1, problems=1)
+    print_rounds(run, hints=True)
+    hints = capsys.readouterr().out.partition("Look next at\n")[2].splitlines()
+    assert [shlex.split(hint) for hint in hints] == [
+        ["prover", "inspect", str(run), "--problem", name],
+        ["prover", "inspect", str(run), "--stage", "round_02/select"],
+        ["prover", "inspect", str(run)],
+    ]
 
 
 def test_json_is_the_whole_report(run: Path) -> None:
