@@ -48,7 +48,8 @@ def print_scores(path: Path) -> None:
     score = read_score(path.parent.name, path)
     console = Console(highlight=False)
     shares = "  ".join(f"pass@{k} {_interval(share, wide=True)}" for k, share in score.passed.items())
-    console.print(f"{shares}  ({score.solved:,} solved with {score.n} attempts each, in percent)", markup=False)
+    tried = f"{score.n} tried each, on average" if _is_list(score) else f"{score.n} attempts each"
+    console.print(f"{shares}  ({score.solved:,} solved with {tried}, in percent)", markup=False)
     console.print(f"scores: {path}", markup=False, soft_wrap=True)
 
 
@@ -77,7 +78,7 @@ def set_table(table: SetTable, wide: bool) -> Table:
         top = ks and score.passed.get(ks[-1]) is not None and score.passed[ks[-1]].value == best
         grid.add_row(
             score.model,
-            str(score.n),
+            f"~{score.n}" if _is_list(score) else str(score.n),
             *(_cell(score.passed.get(k), wide) for k in ks),
             *(_cell(score.beyond.get(k), wide) for k in hard),
             f"{100 * score.solved / table.problems:.1f}" if table.problems else "",
@@ -85,6 +86,11 @@ def set_table(table: SetTable, wide: bool) -> Table:
             style="bold" if top else "",
         )
     return grid
+
+
+def _is_list(score: Score) -> bool:
+    """Whether a fixed list was tried, which stops at a problem's first proof: its ``n`` is a mean."""
+    return "all" in score.passed
 
 
 def _columns(table: SetTable) -> list[str]:

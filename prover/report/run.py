@@ -27,7 +27,7 @@ class Score(msgspec.Struct, frozen=True):
     path: str
     finished: bool
     n: int = 0
-    """Attempts for each problem."""
+    """Attempts for each problem; of the tactic list, which stops at a problem's first proof, the mean."""
     passed: dict[str, Share] = {}
     beyond: dict[str, Share] = {}
     solved: int = 0

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from prover.cli import app
 from prover.records import Message, TrainingExample
-from prover.report import print_rounds
+from prover.report import print_rounds, print_scores
 from prover.report.problem import in_place, read_problem
 from prover.report.run import read_run
 from tests.unit.report.sample_run import artifact, make_run
@@ -152,3 +152,12 @@ def test_unknown_names_suggest_the_nearest(run: Path, arguments: list[str], said
 def test_no_run_directory(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code == 2 and "is no run directory" in result.stderr
+
+
+def test_a_list_that_stops_at_its_first_proof_says_how_many_were_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = {f"pass@{k}{end}": 50.0 for k in ("1", "all") for end in ("", "_low", "_high")}
+    artifact(tmp_path / "scores", "evaluate", [], problems=4, attempts=37, solved=2, **shares)
+    print_scores(tmp_path / "scores")
+    assert "(2 solved with 9 tried each, on average, in percent)" in " ".join(capsys.readouterr().out.split())

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prover.config import SftConfig
-from prover.errors import DiskError, ModelError, TrainingError
+from prover.errors import ModelError, TrainingError
 from prover.pretrained import load_model, load_tokenizer, read_checkpoint
 from prover.records import ChatMessage, TrainingExample
 from prover.training.batches import epoch, padded, schedule, tokenize
@@ -291,4 +291,3 @@ def test_the_job_file_survives_json(base: Path, examples: Path, tmp_path: Path) 
     made = job(base, examples, tmp_path)
     assert SftJob.model_validate_json(made.model_dump_json()) == made
     assert msgspec.json.decode(msgspec.json.encode(SftProgress(1, 2, 3, 4.0, 5, 6)), type=SftProgress).steps == 1
-    assert issubclass(DiskError, Exception)
