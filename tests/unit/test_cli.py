@@ -128,7 +128,14 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     """The command waits for a pipe that this test holds open, so that the signal finds it at work."""
     fifo = tmp_path / "c.toml"
     os.mkfifo(fifo)
-    process = subprocess.Popen([*PROVER, "iterate", fifo], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PROVER, "iterate", fifo],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # where these tests run in the background, the shell has them ignore Ctrl-C, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with fifo.open("wb"):  # returns once the command has opened the other end
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
