@@ -1,4 +1,7 @@
-"""Fix the problems of a run: read, drop what Lean does not accept, write the shards that all stages align to."""
+"""Fix the problems of a run: read, drop what Lean does not accept, write the shards that all stages align to.
+
+What is done is kept in ``progress.json`` while the stage runs, so that a killed one goes on where it was.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -17,12 +20,25 @@ from prover.artifacts import (
     disk_errors,
     file_digest,
     find_artifact,
+    fingerprint,
 )
 from prover.config import PLACEMENT, CoreProblems, JsonlProblems, ProblemsConfig
 from prover.errors import InputError
 from prover.problems import read_problems
 from prover.progress import Meter, Progress
 from prover.records import Problem
+
+_PROGRESS = "progress.json"
+
+
+class _Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is behind after some chunks of the source: ``shards`` lie on disk, ``waiting`` are for the next one."""
+
+    fingerprint: str
+    read: int = 0
+    shards: int = 0
+    waiting: tuple[Problem, ...] = ()
+    refused: tuple[StatementFailure, ...] = ()
 
 
 def run(
@@ -48,22 +64,29 @@ def run(
     done = None if clean else find_artifact(out, recipe)
     if done is not None:
         return done
-    writer = ArtifactWriter(out, recipe, 0, clean=clean)
-    refused: list[StatementFailure] = []
-    kept = 0
-    source = read_problems(section, workers=pool.workers, progress=progress)
-    with progress.stage(f"problems {name}", section.limit or 0, "statements") as meter:
-        waiting: list[Problem] = []
-        for chunk in _chunks(source):
+    if clean:
+        for leftover in (_PROGRESS, "rejected.txt"):
+            (out / leftover).unlink(missing_ok=True)
+    before = _done_before(out, fingerprint(recipe))
+    writer = ArtifactWriter(out, recipe, before.shards, clean=clean)
+    refused, waiting, read = list(before.refused), list(before.waiting), before.read
+    source = islice(read_problems(section, workers=pool.workers, progress=progress), read, None)
+    owed = max(section.limit - read, 0) if section.limit else 0
+    with progress.stage(f"problems {name}", owed, "statements") as meter:
+        for chunk in _chunks(source, pool.workers):
             failures = _failures(chunk, pool, meter)
             refused += (msgspec.structs.replace(failure, messages=()) for failure in failures.values())
             waiting += [p for p in chunk if p.id not in failures]
-            kept += len(chunk) - len(failures)
+            read += len(chunk)
             while len(waiting) >= PROBLEMS_PER_SHARD:
                 writer.append(waiting[:PROBLEMS_PER_SHARD])
                 del waiting[:PROBLEMS_PER_SHARD]
+            done_now = _Done(writer.artifact.fingerprint, read, writer.artifact.shards, tuple(waiting), tuple(refused))
+            with disk_errors(out):
+                atomic_write(out / _PROGRESS, msgspec.json.encode(done_now))
         if waiting:
             writer.append(waiting)
+    kept = read - len(refused)
     for failure in refused[:3]:
         progress.note(f"problem {failure.attempt_id} left out: {failure.reason}")
     if refused:
@@ -77,12 +100,24 @@ def run(
     if not kept:
         why = f"the first: {refused[0].reason}" if refused else "the source has none; widen split or limit"
         raise InputError(f"problems {name!r}: no statement to prove; {why}")
-    return writer.finish({"problems": kept, "rejected": len(refused)})
+    finished = writer.finish({"problems": kept, "rejected": len(refused)})
+    (out / _PROGRESS).unlink(missing_ok=True)
+    return finished
 
 
-def _chunks(problems: Iterator[Problem]) -> Iterator[list[Problem]]:
-    """Enough at a time to keep every worker busy; all of them never need to be in memory."""
-    while chunk := list(islice(problems, 16 * PROBLEMS_PER_SHARD)):
+def _done_before(out: Path, fingerprint: str) -> _Done:
+    """What a killed run left; nothing where it was of another recipe, or what it speaks of is not there."""
+    try:
+        found = msgspec.json.decode((out / _PROGRESS).read_bytes(), type=_Done)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return _Done(fingerprint)
+    there = all(Artifact(out, fingerprint, 0).shard(index).exists() for index in range(found.shards))
+    return found if found.fingerprint == fingerprint and there else _Done(fingerprint)
+
+
+def _chunks(problems: Iterator[Problem], workers: int) -> Iterator[list[Problem]]:
+    """Enough at a time to keep every worker busy, few enough that a kill costs little. Their size decides nothing."""
+    while chunk := list(islice(problems, max(4 * PROBLEMS_PER_SHARD, 32 * workers))):
         yield chunk
 
 
