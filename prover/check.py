@@ -1,6 +1,5 @@
 """What ``prover check`` does: a verdict for each candidate of a JSONL file, or a compiler's messages for Lean files."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +9,13 @@ import msgspec
 
 from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
-from lean_env.protocol import CheckRequest, Limits, Message, StatementFailure, Verdict
+from lean_env.protocol import CheckRequest, Limits, Message, Verdict
+from lean_env.slot import Startable
 from lean_env.toolchain import find
-from prover.artifacts import disk_errors
+from prover.artifacts import file_digest
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
+from prover.partial import Partial, PartialHeader
 from prover.progress import Progress, Silent
 from prover.records import Record
 
@@ -44,48 +45,48 @@ class CheckSummary(msgspec.Struct, frozen=True):
 
 
 def check_jsonl(
-    source: Path, output: Path, *, workers: int = 2, limits: Limits | None = None, progress: Progress | None = None
+    source: Path,
+    output: Path,
+    *,
+    workers: int = 2,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+    toolchain: Startable | None = None,
 ) -> CheckSummary:
     """Writes a Verdict (or a StatementFailure) for each line of ``source``, in its order.
 
-    The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Raises
-    InputError, DiskError and LeanError.
+    The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Until then
+    each result is kept in a file beside it as it comes, and the same call goes on from there. ``toolchain`` is Lean,
+    None the installed one. Raises InputError, DiskError and LeanError.
     """
-    limits = limits or Limits()
-    ids = [candidate.id for candidate in read_jsonl(source, Candidate, unique="id")]
-    place = {ident: number for number, ident in enumerate(ids)}
-    statuses: Counter[str] = Counter()
-    statements = 0
-    temporary = output.with_name(f".{output.name}.tmp")
+    limits, progress = limits or Limits(), progress or Silent()
+    place = {c.id: number for number, c in enumerate(read_jsonl(source, Candidate, unique="id"))}
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: its folder does not exist; make it or choose another --out")
+    toolchain = toolchain or find()
+    header = PartialHeader(file_digest(source), limits, toolchain.version)
     encoder = msgspec.json.Encoder()
-    with disk_errors(output):
-        if not output.parent.is_dir():
-            raise InputError(f"{output}: its folder does not exist; make it or choose another --out")
+    with Partial(output, header, place) as partial:
+        if partial.found:
+            progress.note(f"{partial.found:,} of {len(place):,} candidates were checked before; the others are checked")
         with (
-            temporary.open("wb") as file,
-            LeanPool(find(), workers) as pool,
-            (progress or Silent()).stage("check", len(ids), "candidates") as meter,
+            LeanPool(toolchain, workers) as pool,
+            progress.stage("check", len(place) - partial.found, "candidates") as meter,
         ):
-            waiting: dict[int, Verdict | StatementFailure] = {}
-            written = 0
-            for result in pool.check(_requests(source, limits)):
-                waiting[place[result.attempt_id]] = result
-                proved = isinstance(result, Verdict) and result.proved
-                meter.add(1, checks=1, proved=int(proved))
-                if isinstance(result, Verdict):
-                    statuses[result.status] += 1
-                else:
-                    statements += 1
-                while written in waiting:
-                    file.write(encoder.encode(waiting.pop(written)) + b"\n")
-                    written += 1
-        temporary.replace(output)
-    return CheckSummary(output, dict(statuses.most_common()), statements)
+            for result in pool.check(_requests(source, limits, partial.has)):
+                status = result.status if isinstance(result, Verdict) else None
+                partial.add(result.attempt_id, status, encoder.encode(result))
+                meter.add(1, checks=1, proved=int(status == "proved"))
+        partial.finish()
+        statuses = partial.statuses.copy()
+    statements = statuses.pop(None, 0)
+    return CheckSummary(output, {str(status): count for status, count in statuses.most_common()}, statements)
 
 
-def _requests(source: Path, limits: Limits) -> Iterator[CheckRequest]:
-    for line in read_jsonl(source, Candidate, unique="id"):
-        yield CheckRequest(line.id, line.header, line.formal_statement, line.proof, line.forbidden_constants, limits)
+def _requests(source: Path, limits: Limits, checked: Callable[[str], bool]) -> Iterator[CheckRequest]:
+    for c in read_jsonl(source, Candidate, unique="id"):
+        if not checked(c.id):
+            yield CheckRequest(c.id, c.header, c.formal_statement, c.proof, c.forbidden_constants, limits)
 
 
 class _FileReply(msgspec.Struct, frozen=True):
