@@ -36,7 +36,10 @@ def run(
     on_shard: OnShard = lambda _artifact, _index: None,
     clean: bool = False,
 ) -> Artifact:
-    """One corrected attempt for each of up to ``config.per_problem`` distinct failures of an unsolved problem."""
+    """One corrected attempt for each of up to ``config.per_problem`` distinct failures of an unsolved problem.
+
+    Those whose conversation does not fit the model's context are not asked; how many is counted under ``unasked``.
+    """
     attempts, verdicts = failed
     writer = ArtifactWriter(
         out,
@@ -53,36 +56,53 @@ def run(
         clean=clean,
     )
     owed = set() if writer.finished else set(writer.missing())
+
+    def parents(index: int) -> list[tuple[Problem, int, Attempt, Verdict]]:
+        """What is to be corrected of a shard: the problem, which of its failures, the failure, its verdict."""
+        judged = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
+        tried = attempts.read_shard(index, Attempt)
+        return [
+            (problem, number, parent, judged[parent.id])
+            for problem in problems.read_shard(index, Problem)
+            for number, parent in enumerate(_failures(problem, tried, judged)[: config.per_problem])
+        ]
+
+    counts = {"attempts": 0, "unasked": 0}
     for index in range(problems.shards):
         if index not in owed:
             on_shard(writer.artifact, index)
+            if not writer.finished:
+                corrected = writer.artifact.read_shard(index, Attempt)
+                counts["attempts"] += len(corrected)
+                counts["unasked"] += len(parents(index)) - len(corrected)
     if writer.finished:
         return writer.finished
     drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
     with progress.stage(f"{series} correct {turn}", owed_problems(problems, owed), "problems") as meter:
         for index in sorted(owed):
-            batch = problems.read_shard(index, Problem)
-            judged = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
-            tried = attempts.read_shard(index, Attempt)
             asks = [
                 sample.Ask(
-                    f"{parent.problem_id}/{series}.t{turn}.{number}",
+                    f"{problem.id}/{series}.t{turn}.{number}",
                     problem,
-                    prompts.correction_prompt(problem, parent, judged[parent.id], prompt),
+                    prompts.correction_prompt(problem, parent, verdict, prompt),
                     (derive_seed(seed, series, turn, parent.id),),
                     parent.id,
                 )
-                for problem in batch
-                for number, parent in enumerate(_failures(problem, tried, judged)[: config.per_problem])
+                for problem, number, parent, verdict in parents(index)
             ]
             corrected = sample.generate(
                 lease.engine(model), asks, drawn, prompt, model, round=round, turn=turn, meter=meter
             )
             writer.write(index, corrected)
-            meter.add(len(batch))
+            counts["attempts"] += len(corrected)
+            counts["unasked"] += len(asks) - len(corrected)
+            meter.add(owed_problems(problems, [index]))
             on_shard(writer.artifact, index)
-    count = sum(1 for _ in writer.artifact.read(Attempt))
-    return writer.finish({"attempts": count})
+    if counts["unasked"]:
+        progress.note(
+            f"{series} turn {turn}: {counts['unasked']} corrections do not fit the model's context and were not asked"
+        )
+    return writer.finish(counts)
 
 
 def _failures(problem: Problem, tried: list[Attempt], judged: dict[str, Verdict]) -> list[Attempt]:

@@ -64,7 +64,12 @@ def run(
         requests = _requests(wanted, problems, attempts, earlier, limits, board)
         for result in pool.check(_in_turn(requests, board) if until_proved else requests):
             board.settle(result)
-    return writer.finish(_counts(attempts, writer.artifact), toolchain=pool.toolchain.version)
+    counts = _counts(attempts, writer.artifact)
+    if counts["unjudged"]:
+        progress.note(
+            f"{series}: {counts['unjudged']} attempts have no verdict: their problem does not elaborate in Lean"
+        )
+    return writer.finish(counts, toolchain=pool.toolchain.version)
 
 
 def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:

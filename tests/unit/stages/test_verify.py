@@ -55,7 +55,17 @@ def artifacts(folder: Path, shards: list[dict[str, tuple[str, list[str]]]]) -> t
     return problems.finish({"problems": sum(map(len, shards))}), attempts.finish({})
 
 
-def run(out: Path, problems: Artifact, attempts: Artifact, *, until_proved: bool = False) -> Artifact:
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def run(
+    out: Path, problems: Artifact, attempts: Artifact, *, until_proved: bool = False, progress: Silent | None = None
+) -> Artifact:
     with LeanPool(Scripted(), 1) as pool:
         return verify.run(
             out,
@@ -64,7 +74,7 @@ def run(out: Path, problems: Artifact, attempts: Artifact, *, until_proved: bool
             pool=pool,
             limits=Limits(),
             series="s",
-            progress=Silent(),
+            progress=progress or Silent(),
             until_proved=until_proved,
         )
 
@@ -84,7 +94,9 @@ def test_a_resumed_stage_counts_like_an_undisturbed_one(tmp_path: Path, until_pr
     """Attempts on a statement that is none get no verdict, in the shard that is there as in the one that is owed."""
     shard = {"bad": ("def f : Nat", ["ok", "ok 2"]), "good": (SAME, ["ok", "wrong"])}
     made = artifacts(tmp_path, [shard, {f"{name}_2": rest for name, rest in shard.items()}])
-    verdicts = run(tmp_path / "v", *made, until_proved=until_proved)
+    notes = Notes()
+    verdicts = run(tmp_path / "v", *made, until_proved=until_proved, progress=notes)
+    assert notes.lines == ["s: 4 attempts have no verdict: their problem does not elaborate in Lean"]
     counts = read_manifest(verdicts.path).counts
     assert counts["unjudged"] == 4 and counts["proved"] == 2
     (verdicts.path / "artifact.json").unlink()
