@@ -1,10 +1,10 @@
 """What ``prover problems`` does: read a source, keep what the Lean at hand accepts, write Problems as JSONL."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -35,62 +35,80 @@ def run_problems(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> ProblemCounts:
-    """Write the problems of ``config`` to ``out`` (to standard output when None), whole or not at all.
+    """Write the problems of ``config`` as they are read, to ``out``, which appears once it is whole, or to standard
+    output when None.
 
     With ``elaborates`` only those whose header and statement the installed Lean accepts; ``progress`` gets one note for
     each other, with Lean's message. Raises InputError where none is left.
     """
     progress = progress or Silent()
-    problems = list(read_problems(config, workers=workers, progress=progress))
-    refused = _refused(problems, workers, progress) if elaborates else {}
-    kept = [problem for problem in problems if problem.id not in refused]
-    if not kept:
-        why = f"none of {len(problems)} statements elaborates in this Lean" if refused else "there are no problems"
-        raise InputError(f"{_source(config)}: {why}; nothing was written")
+    problems = read_problems(config, workers=workers, progress=progress)
+    judged = _judged(problems, config.limit or 0, workers, progress) if elaborates else ((p, None) for p in problems)
     encoder = msgspec.json.Encoder()
-    with _destination(out) as file:
-        for problem in kept:
-            file.write(encoder.encode(problem) + b"\n")
-    counts = ProblemCounts(len(problems), len(refused), len(kept))
+    read = rejected = 0
+    with closing(judged), _destination(out) as write:
+        for problem, failure in judged:
+            read += 1
+            if failure is None:
+                write(encoder.encode(problem) + b"\n")
+            else:
+                rejected += 1
+                progress.note(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
+        if read == rejected:
+            why = f"none of {read} statements elaborates in this Lean" if read else "there are no problems"
+            raise InputError(f"{_source(config)}: {why}; nothing was written")
+    counts = ProblemCounts(read, rejected, read - rejected)
     if elaborates:
         progress.note(f"{counts.written} of {counts.read} statements elaborate, {counts.rejected} do not")
     return counts
 
 
-def _refused(problems: list[Problem], workers: int, progress: Progress) -> dict[str, StatementFailure]:
-    """What Lean says of the statements that it does not accept, by problem."""
-    requests = (CheckRequest(p.id, p.header, p.formal_statement, proof="") for p in problems)
-    refused: dict[str, StatementFailure] = {}
-    with (
-        LeanPool(lean.find(), workers) as pool,
-        progress.stage("elaborate", len(problems), "statements") as meter,
-    ):
-        for identifier, failure in pool.elaborate(requests):
+def _judged(
+    problems: Iterator[Problem], total: int, workers: int, progress: Progress
+) -> Generator[tuple[Problem, StatementFailure | None]]:
+    """Each problem, in order, with what Lean says against it. Only those that are under way are held."""
+    under_way: deque[Problem] = deque()  # filled by the pool's own thread, before it hands the request on
+    answers: dict[str, StatementFailure | None] = {}
+
+    def requests() -> Iterator[CheckRequest]:
+        for p in problems:
+            under_way.append(p)
+            yield CheckRequest(p.id, p.header, p.formal_statement, proof="")
+
+    with LeanPool(lean.find(), workers) as pool, progress.stage("elaborate", total, "statements") as meter:
+        for identifier, failure in pool.elaborate(requests()):
             meter.add(1, checks=1)
-            if failure is not None:
-                refused[identifier] = failure
-    for problem in problems:
-        if failure := refused.get(problem.id):
-            progress.note(f"{problem.id}: {failure.where} does not elaborate: {_first_line(failure)}")
-    return refused
+            answers[identifier] = failure
+            while under_way and under_way[0].id in answers:
+                problem = under_way.popleft()
+                yield problem, answers.pop(problem.id)
 
 
 @contextmanager
-def _destination(out: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears only when all went well."""
+def _destination(out: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Writes to standard output, or to a file that appears only when all went well."""
     if out is None:
-        yield sys.stdout.buffer
+        yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
     temporary = out.with_name(f".{out.name}.tmp")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                yield file
+        file = temporary.open("wb")
+
+    def write(data: bytes) -> None:
+        with disk_errors(out):
+            file.write(data)
+
+    try:
+        with file:
+            yield write
+            with disk_errors(out):
+                file.flush()
+        with disk_errors(out):
             temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _first_line(failure: StatementFailure) -> str:
