@@ -10,6 +10,7 @@ The last line is a JSON object of figures; exit code 1 where the directories dif
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -82,10 +83,14 @@ class Drill:
 
 
 def node_processes(driver: int) -> list[int]:
-    try:
-        return [p.pid for p in psutil.Process(driver).children(recursive=True) if "node" in p.name()]
-    except psutil.Error:
-        return []
+    """The Lean workers of a driver. By the command, for Node gives its process another name."""
+    found: list[int] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(driver).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if Path((process.cmdline() or [""])[0]).name == "node":
+                    found.append(process.pid)
+    return found
 
 
 def contents(run: Path) -> dict[str, bytes]:
