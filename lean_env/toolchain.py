@@ -5,6 +5,7 @@ package, named by its checksum, and the worker, named by a checksum of all sourc
 The second is made anew in seconds when one of those changes; the first is downloaded once.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -92,6 +93,8 @@ def find() -> Toolchain:
         if not (directory / MANIFEST).exists():
             raise ToolchainError(f"Lean is not installed in {directory.parent}; run `prover setup`")
     toolchain.verify()
+    with contextlib.suppress(OSError):  # read-only, or another user's
+        os.utime(toolchain.directory)  # in use: an installation removes workers that nobody has used for long
     return toolchain
 
 
@@ -173,14 +176,14 @@ def verify_part(directory: Path, *, full: bool) -> None:
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError) as error:
-        raise ToolchainError(f"{path} cannot be read ({error}); delete {directory} and run `prover setup`") from error
+        raise ToolchainError(f"{path} cannot be read ({error}); run `prover setup`, which mends it") from error
     for file in manifest.files:
         _verify_file(directory, file, full=full)
 
 
 def _verify_file(directory: Path, file: InstalledFile, *, full: bool) -> None:
     path = directory / file.path
-    advice = f"delete {directory} and run `prover setup`"
+    advice = "run `prover setup`, which mends it"
     try:
         stat = path.stat()
     except OSError as error:
@@ -197,7 +200,8 @@ def sha256(path: Path) -> str:
 
 
 def install(progress: Callable[[str, float | None], None] | None = None) -> Toolchain:
-    """Installs what is missing and returns the toolchain; instant and offline when nothing is. Two at once are safe.
+    """Installs what is missing or damaged and returns the toolchain; offline, and some seconds of reading, when nothing
+    is. Two at once are safe.
 
     ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError
     with one line that says what to do.

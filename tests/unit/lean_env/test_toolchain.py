@@ -4,8 +4,10 @@ import base64
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -138,9 +140,45 @@ def test_the_version_names_the_sources() -> None:
     assert found.directory.name.endswith(toolchain.source_key())
 
 
-def test_a_second_installation_is_instant_and_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_installation_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     assert toolchain.install() == toolchain.find()
+
+
+def test_workers_that_nobody_has_used_for_a_week_are_removed(tmp_path: Path) -> None:
+    names = ["ours", "theirs", "old"]
+    directories = [tmp_path / f"{toolchain.LEAN_VERSION}-{name}" for name in names]
+    other = tmp_path / "package-old"
+    for directory in (*directories, other):
+        directory.mkdir()
+        (directory / "Worker.olean").touch()
+    week = 7 * 86_400
+    for directory, days_over in (
+        (directories[0], 3600),
+        (directories[1], -3600),
+        (directories[2], 3600),
+        (other, 3600),
+    ):
+        os.utime(directory, (time.time() - week - days_over,) * 2)
+    installing.sweep(tmp_path, directories[0].name)
+    assert sorted(tmp_path.iterdir()) == sorted([directories[0], directories[1], other])
+
+
+@pytest.mark.slow
+def test_a_damaged_worker_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = toolchain.find()
+    (tmp_path / "lean").mkdir()
+    (tmp_path / "lean" / found.package.name).symlink_to(found.package)
+    shutil.copytree(found.directory, tmp_path / "lean" / found.directory.name)
+    monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    (tmp_path / "lean" / found.directory.name / "lean.js").write_text("")
+    with pytest.raises(ToolchainError, match="run `prover setup`, which mends it"):
+        toolchain.find()
+    said: list[str] = []
+    assert toolchain.install(lambda what, _: said.append(what)) == toolchain.find()
+    assert f"mending {found.directory.name}, which is damaged" in said
+    assert "downloading Lean (122 MB)" not in said
 
 
 @pytest.mark.slow
