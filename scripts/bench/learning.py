@@ -41,6 +41,8 @@ LONG = 32
 
 def variant(config: IterateConfig, name: str, seed: int) -> IterateConfig:
     changes: dict[str, Any] = {"seed": seed}
+    if name != "premises":  # the controls are the same for all: once is enough
+        changes["evaluate"] = config.evaluate.model_copy(update={"control_n": 0})
     if name == "bare":
         changes["train"] = config.train.model_copy(update={"premises": 0})
         changes["evaluate_on"] = {k: v.model_copy(update={"premises": 0}) for k, v in config.evaluate_on.items()}
