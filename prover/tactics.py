@@ -43,25 +43,6 @@ PORTFOLIO: tuple[str, ...] = (
 each the one that adds most to those before it, out of 64 templates (all of them together prove 65 %, these eight as
 much, the first alone 35 %); the others follow by how many they prove or for what they alone can do."""
 
-PREMISE_PORTFOLIO: tuple[str, ...] = (
-    "by simp_all [{1}, {2}]",
-    "by exact {2} ..",
-    "by grind [{1}, {2}, {3}, {4}]",
-    "by simp_all [{1}, {2}, {3}, {4}]",
-    "by simpa using {2} ..",
-    "by apply {2} <;> grind",
-    "by grind [{1}, {2}]",
-    "by induction {v} <;> simp_all [{1}]",
-    "by cases {v} <;> grind [{1}, {2}]",
-    "by exact {1} ..",
-    "by simpa using {1} ..",
-    "by simp [{1}]; grind",
-    "by have := @{1}; grind",
-    "by simp [{1}]",
-)
-"""Templates that use retrieved lemmas, greedy like :data:`PORTFOLIO`, on the 46 of the same 130 problems that it leaves
-open: 45 such templates prove 5 of them, the first three as many."""
-
 
 def render(template: str, problem: Problem) -> str | None:
     """``template`` with its holes filled for ``problem``; None where the problem lacks what a hole needs."""

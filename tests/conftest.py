@@ -1,7 +1,5 @@
 """Which tests run where: markers turn into skips with a reason."""
 
-import shutil
-
 import pytest
 
 
@@ -12,7 +10,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {
         "slow": "" if config.getoption("--slow") else "slow; run with --slow (make test-all)",
-        "native": "" if shutil.which("lake") else "no native Lean (lake is not on the PATH)",
         "gpu": "" if _has_gpu(items) else "no CUDA device",
     }
     for item in items:

@@ -46,11 +46,6 @@ class Engine(Protocol):
     The same requests in the same call, with the same weights on the same machine, give the same completions.
     """
 
-    @property
-    def model(self) -> str:
-        """What the completions are attributed to in records: the checkpoint's path or the served model's name."""
-        ...
-
     def fits(self, messages: Sequence[ChatMessage]) -> bool:
         """Whether the prompt leaves a quarter of the model's context for the answer."""
         ...

@@ -53,20 +53,14 @@ class HfEngine:
         batch_size: int = 256,
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] | None = None,
-        name: str | None = None,
     ) -> None:
         self._path = path
-        self._name = name or str(path)
         self._batch_size = batch_size
         self._device: Device = pick_device(device)
         self._dtype = dtype
         self._model: Any = None
         self._tokenizer: Any = None
         self._prompts: dict[tuple[ChatMessage, ...], list[int]] = {}
-
-    @property
-    def model(self) -> str:
-        return self._name
 
     def __enter__(self) -> Self:
         use_threads(self._device)

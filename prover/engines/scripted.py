@@ -26,14 +26,9 @@ class ScriptedEngine:
     Tokens are counted as words; the temperature and the seeds play no part; stop strings do.
     """
 
-    def __init__(self, script: Path, name: str = "scripted") -> None:
+    def __init__(self, script: Path) -> None:
         self._script = script
-        self._name = name
         self._lines: dict[str, tuple[str, ...]] = {}
-
-    @property
-    def model(self) -> str:
-        return self._name
 
     def __enter__(self) -> Self:
         self._lines = {

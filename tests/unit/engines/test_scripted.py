@@ -27,7 +27,6 @@ def test_it_answers_by_request_and_index(tmp_path: Path) -> None:
         {"request_id": "a", "completions": ["by simp", "by omega -- stop", "third"]},
     )
     with open_engine(config, tmp_path / "unused") as engine:
-        assert engine.model == "scripted"
         assert engine.fits(ASKED.messages)
         made = list(engine.generate([ASKED], Sampling(temperature=1.0, top_p=1.0, max_tokens=4, stop=(" --",))))
     assert [(c.request_id, c.index, c.text, c.finish_reason) for c in made] == [

@@ -4,7 +4,7 @@ import pytest
 
 from prover.pointers import expand_pointers
 from prover.records import Premise, Problem
-from prover.tactics import PORTFOLIO, PREMISE_PORTFOLIO, random_proof, render
+from prover.tactics import PORTFOLIO, random_proof, render
 
 STATEMENT = "theorem target (l : List Nat) (n : Nat) (h : n ∈ l) : l ≠ []"
 
@@ -31,7 +31,6 @@ def test_templates_are_filled_or_refused(template: str, proof: str | None) -> No
 def test_a_template_needs_what_it_names() -> None:
     bare = problem(statement="theorem target (p : Prop) : p → p")
     assert [t for t in PORTFOLIO if render(t, bare) is None] == [t for t in PORTFOLIO if "{" in t]
-    assert all(render(t, bare) is None for t in PREMISE_PORTFOLIO)
 
 
 def test_pointers_become_full_names_and_others_stay() -> None:
@@ -42,10 +41,9 @@ def test_pointers_become_full_names_and_others_stay() -> None:
     assert expand_pointers("by exact ⟦1⟧", Problem("p", "", STATEMENT)) == "by exact ⟦1⟧"
 
 
-def test_the_lists_hold_no_template_twice() -> None:
-    templates = PORTFOLIO + PREMISE_PORTFOLIO
-    assert len(set(templates)) == len(templates)
-    assert all(template.startswith("by ") for template in templates)
+def test_the_list_holds_no_template_twice() -> None:
+    assert len(set(PORTFOLIO)) == len(PORTFOLIO)
+    assert all(template.startswith("by ") for template in PORTFOLIO)
 
 
 def test_random_proofs_repeat_with_the_seed_and_vary_without() -> None:
