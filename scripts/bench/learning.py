@@ -19,8 +19,10 @@ from lean_env.toolchain import find
 from prover.artifacts import Artifact, read_manifest, run_lock
 from prover.config import (
     AverageConfig,
+    CoreProblems,
     CorrectConfig,
     IterateConfig,
+    JsonlProblems,
     MiniF2FProblems,
     SamplingConfig,
     load_config,
@@ -37,6 +39,9 @@ from prover.stages.verify import Judged
 VARIANTS = ("premises", "bare", "corrections")
 LONG = 32
 """Attempts per problem of the long evaluations."""
+TEMPERATURES = (0.4, 0.7, 1.0)
+VALID = 100
+"""Problems of the valid split that the temperature is chosen on."""
 
 
 def variant(config: IterateConfig, name: str, seed: int) -> IterateConfig:
@@ -104,6 +109,40 @@ def extras(config: IterateConfig, run: Path, minif2f: Path | None, progress: Pro
     return found
 
 
+def at_chosen_temperature(config: IterateConfig, run: Path, progress: Progress) -> dict[str, dict[str, float]]:
+    """The last model at the temperature that serves it best on the valid split, chosen by pass@8 there."""
+    found: dict[str, dict[str, float]] = {}
+    model = open_model(run / f"round_{config.rounds:02d}" / "sft" / "model", f"r{config.rounds}")
+    by_temperature: dict[float, float] = {}
+    with run_lock(run), LeanPool(find(), workers=config.lean.workers) as pool, EngineLease(config.engine) as lease:
+
+        def judge(name: str, problems: Artifact, temperature: float, baseline: Artifact | None) -> dict[str, float]:
+            evaluation = config.evaluate.model_copy(update={"temperature": temperature})
+            loop = Loop(config.model_copy(update={"evaluate": evaluation}), run, pool, lease, progress)
+            out = run / "extra" / f"T{temperature}" / name
+            series = f"x.T{temperature}"
+            return scores(
+                loop.evaluate_set(out, series, config.rounds, model, problems, evaluation.n, baseline, seen[name]).path
+            )
+
+        loop = Loop(config, run, pool, lease, progress)
+        premises = 0 if isinstance(config.train, JsonlProblems) else config.train.premises
+        valid = loop.problems("valid", CoreProblems(source="core", split="valid", limit=VALID, premises=premises))
+        seen: dict[str, list[Judged]] = {"valid": [], **{name: [] for name in config.evaluate_on}}
+        for temperature in TEMPERATURES:
+            by_temperature[temperature] = judge("valid", valid, temperature, None)["pass@8"]
+            found[f"valid: T={temperature}"] = {"pass@8": by_temperature[temperature]}
+        best = max(TEMPERATURES, key=lambda t: by_temperature[t])
+        for name, section in config.evaluate_on.items():
+            problems = loop.problems(name, section)
+            baseline = loop.score_portfolio(name, problems, loop.portfolio(name, problems))
+            found[f"{name}: last at T chosen on valid"] = {
+                **judge(name, problems, best, baseline),
+                "temperature": best,
+            }
+    return found
+
+
 def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, baseline: Artifact) -> dict[str, float]:
     """Half of ``evaluate.n`` first attempts, then as many corrections at most: solved share and checks spent."""
     config, n = loop.config, loop.config.evaluate.n // 2
@@ -138,11 +177,11 @@ def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, ba
     )
     fixed: Judged = (again, loop.verify(out / "corrected_verdicts", "x.corrected", problems, again))
     solved: set[str] = set()
-    checks = 0
+    tried = 0
     for attempts, verdicts in (judged, fixed):
         proved = {v.attempt_id for v in verdicts.read(Verdict) if v.proved}
         for attempt in attempts.read(Attempt):
-            checks += 1
+            tried += 1
             if attempt.id in proved:
                 solved.add(attempt.problem_id)
     beyond = {s.problem_id for s in baseline.read(evaluate.ProblemScore) if not s.proved}
@@ -150,7 +189,7 @@ def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, ba
     return {
         "solved": round(100 * len(solved) / total, 2),
         "beyond_solved": round(100 * len(solved & beyond) / max(1, len(beyond)), 2),
-        "checks": checks,
+        "attempts": tried,
     }
 
 
@@ -199,13 +238,15 @@ def main() -> None:
                 config, run = variant(base, name, seed), options.out / f"{name}_s{seed}"
                 iterate(config, run, progress=progress)
                 one = {f"{s}: {row}": f for s in config.evaluate_on for row, f in rounds(run, s, config.rounds).items()}
+                if name == "premises":
+                    one |= at_chosen_temperature(config, run, progress)
                 if name == "premises" and not options.no_extras:
                     one |= extras(config, run, options.minif2f, progress)
                 found.append(one)
             figures[name] = over_seeds(found)
     for name, rows in figures.items():
         keys = ["pass@1", "pass@8", "pass@32", "pass@all", "beyond_pass@8", "beyond_pass@32", "beyond_problems"]
-        keys += ["distinct_proofs", "solved", "beyond_solved", "checks"]
+        keys += ["distinct_proofs", "temperature", "solved", "beyond_solved", "attempts"]
         print(table(name, rows, [k for k in keys if any(k in f for f in rows.values())]))
     print(json.dumps({"seeds": options.seeds, **figures}))
 
