@@ -19,6 +19,7 @@ from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import Limits
 from prover.artifacts import atomic_write, disk_errors
+from prover.errors import InputError
 from prover.progress import Progress, Silent
 from prover.records import Record
 
@@ -81,19 +82,38 @@ def load_library(*, workers: int = 2, progress: Progress | None = None) -> tuple
     """
     toolchain = lean.find()
     path = cache_path(toolchain)
-    if not path.exists():
+    progress = progress or Silent()
+    if (cached := read_cache(path, progress)) is not None:
+        return cached
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("a")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second start waits here for the first one's result
+        if (cached := read_cache(path, Silent())) is not None:
+            return cached
+        with LeanPool(toolchain, workers) as pool:
+            found = extract(pool, progress)
+        encoder = msgspec.json.Encoder()
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.with_suffix(".lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # a second start waits here for the first one's result
-                if not path.exists():
-                    with LeanPool(toolchain, workers) as pool:
-                        found = extract(pool, progress or Silent())
-                    encoder = msgspec.json.Encoder()
-                    atomic_write(path, b"".join(encoder.encode(theorem) + b"\n" for theorem in found))
+            atomic_write(path, b"".join(encoder.encode(theorem) + b"\n" for theorem in found))
+        return found
+
+
+def read_cache(path: Path, progress: Progress) -> tuple[LibraryTheorem, ...] | None:
+    """The theorems in the cache; None where there is none, or it is damaged, which ``progress`` is told."""
     decoder = msgspec.json.Decoder(LibraryTheorem)
-    with path.open("rb") as file:
-        return tuple(decoder.decode(line) for line in file)
+    try:
+        with path.open("rb") as file:
+            found = tuple(decoder.decode(line) for line in file)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        progress.note(f"{path}: is damaged ({error}); Lean's library is listed again")
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); mend its permissions or delete it") from error
+    return found or None
 
 
 def extract(pool: LeanPool, progress: Progress) -> tuple[LibraryTheorem, ...]:
