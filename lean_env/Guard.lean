@@ -63,10 +63,10 @@ def namesRefused : NameSet := nameSet [`unsafeCast, `unsafeIO, `unsafeBaseIO, `u
   `withPtrEqUnsafe, `withPtrAddrUnsafe, `withPtrEqDecEqUnsafe, `isExclusiveUnsafe, `lcProof, `lcUnreachable, `lcAny, `lcErased,
   `lcVoid, `lcCast, `dbgTrace, `dbgTraceVal, `dbgTraceIfShared, `dbgStackTrace, `dbgSleep, `evalExpr, `evalExpr', `evalConst,
   `evalConstCheck, `evalDecl, `addDeclWithoutChecking, `reduceBool, `reduceNat, `ofReduceBool, `ofReduceNat, `trustCompiler,
-  `markPersistent]
+  `markPersistent, `autoParam, `Syntax, `TSyntax, `RealWorld]
 
 def attributes : NameSet := nameSet [`simp, `grind, `reducible, `semireducible, `irreducible, `inline, `noinline,
-  `always_inline, `macro_inline, `specialize, `nospecialize, `ext, `congr, `symm, `refl, `rfl, `trans, `norm_cast, `push_cast,
+  `always_inline, `specialize, `nospecialize, `ext, `congr, `symm, `refl, `rfl, `trans, `norm_cast, `push_cast,
   `coe, `default_instance, `instance, `match_pattern, `elab_as_elim, `elab_without_expected_type, `induction_eliminator,
   `cases_eliminator, `deprecated, `expose, `no_expose, `inherit_doc, `nolint, `class, `gcongr, `mono, `wf_preprocess, `seval,
   `bool_to_prop, `cbv, `simp_grind]
@@ -80,20 +80,15 @@ def options : NameSet := nameSet [`maxRecDepth, `maxHeartbeats, `autoImplicit, `
 /-- First parts of the names of options of which all are harmless: how things are printed or warned about. -/
 def optionFamilies : NameSet := nameSet [`pp, `linter]
 
-/-- Constants that may stand as `.name` in tactic configuration. -/
-def dotted : NameSet := nameSet [`all, `none, `pos, `neg, `default, `reducible, `instances, `some]
+/-- Settings that are natural numbers in every configuration that has them. -/
+def naturals : NameSet := nameSet [`maxSteps, `maxDischargeDepth, `splits, `ematch, `gen, `canonHeartbeats, `ringSteps, `acSteps,
+  `timeout, `maxDepth]
+
+def transparencies : NameSet := nameSet [`all, `default, `reducible, `instances, `none]
 
 def settings : NameSet := nameSet [`Lean.Parser.Tactic.valConfigItem, `Lean.Parser.Tactic.config]
 
 def switches : NameSet := nameSet [`Lean.Parser.Tactic.posConfigItem, `Lean.Parser.Tactic.negConfigItem]
-
-def literals : NameSet := nameSet [`num, `str, `char, `scientific]
-
-/-- Kinds whose children decide whether they are literal. -/
-def composed : NameSet := nameSet [`null, `group, ``Parser.Term.structInstFields, ``Parser.Term.structInstFieldDef,
-  ``Parser.Term.paren, `«term[_]», `Lean.Parser.Term.app]
-
-def constants : NameSet := nameSet [`true, `false, `Bool.true, `Bool.false, `none, `Option.none]
 
 /-! ### Pieces of syntax -/
 
@@ -111,6 +106,11 @@ partial def firstWordOf : List Syntax → Name
     | n => n
 end
 
+def identOf (s : Syntax) : Name :=
+  match s with
+  | .ident _ _ n _ => n
+  | _ => .anonymous
+
 def isWord (s : Syntax) (word : String) : Bool :=
   match s with
   | .atom _ v => v == word
@@ -121,9 +121,16 @@ def isEmpty (s : Syntax) : Bool :=
   | .node _ _ args => args.size == 0
   | _ => false
 
+/-- What Lean generates from the tactics of default arguments, and evaluates. -/
+def isGenerated (s : String) : Bool :=
+  match s.toList with
+  | '_' :: 'a' :: 'u' :: 't' :: 'o' :: _ => true
+  | '_' :: 'd' :: 'e' :: 'f' :: 'a' :: 'u' :: 'l' :: 't' :: _ => true
+  | _ => false
+
 def anyPart (set : NameSet) : Name → Bool
   | .anonymous => false
-  | .str p s => set.contains (Name.mkSimple s) || anyPart set p
+  | .str p s => isGenerated s || set.contains (Name.mkSimple s) || anyPart set p
   | .num p _ => anyPart set p
 
 def lastPart : Name → Name
@@ -132,28 +139,105 @@ def lastPart : Name → Name
 
 /-! ### Tactic configuration -/
 
+/-! Lean evaluates a setting's value as code, and elaborates it with the candidate's own instances and names: `5` may be
+any function of an `OfNat` instance, `true` where a number is wanted a coercion. So values are put in a form that leaves
+no choice: `+x` and `-x`, which Lean takes for switches only, and raw literals for settings known to be numbers. -/
+
+def atom (v : String) : Syntax := .atom .none v
+def node (k : Name) (args : Array Syntax) : Syntax := .node .none k args
+
+def switch (word : String) (kind : Name) (name : Syntax) : Syntax :=
+  node `Lean.Parser.Tactic.configItem #[node kind #[atom word, name]]
+
+def valued (name value : Syntax) : Syntax :=
+  node `Lean.Parser.Tactic.configItem #[node `Lean.Parser.Tactic.valConfigItem #[atom "(", name, atom ":=", value, atom ")"]]
+
+def rawNat (s : Syntax) : Syntax := node `rawNatLit #[atom "nat_lit", s]
+
+def dotName (s : Syntax) : Name := if s.getKind == ``Parser.Term.dotIdent then identOf (s.getArg 1) else .anonymous
+
+/-- The items of a list of numerals, with the commas. -/
+def rawNats : List Syntax → Array Syntax → Option (Array Syntax)
+  | [], r => some r
+  | a :: as, r =>
+    if a.getKind == `num then rawNats as (r.push (rawNat a)) else if isWord a "," then rawNats as (r.push a) else none
+
+/-- `.all`, `.pos [1, 2]` -/
+def occurrences (s : Syntax) : Option Syntax :=
+  if dotName s == `all then some s
+  else if s.getKind == `Lean.Parser.Term.app && (dotName (s.getArg 0) == `pos || dotName (s.getArg 0) == `neg) then
+    let list := (s.getArg 1).getArg 0
+    if (s.getArg 1).getNumArgs == 1 && list.getKind == `«term[_]» then
+      match rawNats (list.getArg 1).getArgs.toList #[] with
+      | some items => some (s.setArg 1 (node `null #[list.setArg 1 (node `null items)]))
+      | none => none
+    else none
+  else none
+
+def setting (name value : Syntax) : Option Syntax :=
+  let v := identOf value
+  if v == `true || v == `Bool.true then some (switch "+" `Lean.Parser.Tactic.posConfigItem name)
+  else if v == `false || v == `Bool.false then some (switch "-" `Lean.Parser.Tactic.negConfigItem name)
+  else if value.getKind == `num && naturals.contains (identOf name) then some (valued name (rawNat value))
+  else if identOf name == `transparency && transparencies.contains (dotName value) then some (valued name value)
+  else if identOf name == `occs then
+    match occurrences value with
+    | some value => some (valued name value)
+    | none => none
+  else none
+
+def settingsOf : List Syntax → Array Syntax → Option (Array Syntax)
+  | [], r => some r
+  | a :: as, r =>
+    if a.getKind == ``Parser.Term.structInstField then
+      let target := a.getArg 0
+      let value := (a.getArg 1).getArg 2
+      if isEmpty (target.getArg 1) && isEmpty ((a.getArg 1).getArg 0) && isEmpty ((a.getArg 1).getArg 1)
+          && value.getKind == ``Parser.Term.structInstFieldDef then
+        match setting (target.getArg 0) (value.getArg 2) with
+        | some item => settingsOf as (r.push item)
+        | none => none
+      else none
+    else if isWord a "," then settingsOf as r else none
+
+def structSettings (s : Syntax) (r : Array Syntax) : Option (Array Syntax) :=
+  if s.getKind == ``Parser.Term.structInst && isEmpty (s.getArg 1) && isEmpty ((s.getArg 3).getArg 0) && isEmpty (s.getArg 4) then
+    settingsOf ((s.getArg 2).getArg 0).getArgs.toList r
+  else none
+
+def plainItems : List Syntax → Array Syntax → Option (Array Syntax)
+  | [], r => some r
+  | a :: as, r =>
+    let item := a.getArg 0
+    if item.getKind == `Lean.Parser.Tactic.valConfigItem then
+      if identOf (item.getArg 1) == `config then
+        match structSettings (item.getArg 3) r with
+        | some r => plainItems as r
+        | none => none
+      else match setting (item.getArg 1) (item.getArg 3) with
+        | some item => plainItems as (r.push item)
+        | none => none
+    else plainItems as (r.push a)
+
 mutual
-partial def isLiteral (s : Syntax) : Bool :=
+/-- The command with every tactic configuration in plain form; none where one has no such form. -/
+partial def plain (s : Syntax) : Option Syntax :=
   match s with
-  | .missing => true
-  | .atom _ _ => true
-  | .ident _ _ n _ => constants.contains n
-  | .node _ k args =>
-    if literals.contains k then true
-    else if composed.contains k then allLiteral args.toList
-    else if k == ``Parser.Term.dotIdent then dotted.contains (lastPart (firstWordOf args.toList.tail))
-    else if k == ``Parser.Term.structInst then
-      isEmpty (s.getArg 1) && isLiteral (s.getArg 2) && noWord (s.getArg 3)
-    else if k == ``Parser.Term.structInstField then !isEmpty (s.getArg 1) && isLiteral (s.getArg 1)
-    else if k == ``Parser.Term.typeAscription then isLiteral (s.getArg 1)
-    else false
-partial def allLiteral : List Syntax → Bool
-  | [] => true
-  | a :: as => isLiteral a && allLiteral as
-partial def noWord (s : Syntax) : Bool :=
-  match firstWord s with
-  | .anonymous => true
-  | _ => false
+  | .node i k args =>
+    if settings.contains k then none
+    else if k == `Lean.Parser.Tactic.optConfig then
+      match plainItems (s.getArg 0).getArgs.toList #[] with
+      | some items => some (.node i k #[node `null items])
+      | none => none
+    else match plainAll args.toList #[] with
+      | some args => some (.node i k args)
+      | none => none
+  | s => some s
+partial def plainAll : List Syntax → Array Syntax → Option (Array Syntax)
+  | [], r => some r
+  | a :: as, r => match plain a with
+    | some a => plainAll as (r.push a)
+    | none => none
 end
 
 mutual
@@ -166,21 +250,11 @@ partial def anyMentionsNative : List Syntax → Bool
   | a :: as => mentionsNative a || anyMentionsNative as
 end
 
-/-- What stands behind `:=`. -/
-def assigned : List Syntax → List Syntax
-  | [] => []
-  | a :: as => if isWord a ":=" then as else assigned as
-
 /-! ### The walk -/
 
 def quoted (n : Name) : String := "`" ++ Wire.dotted n ++ "`"
 
 def optionAllowed (n : Name) : Bool := options.contains n || optionFamilies.contains n.getRoot
-
-def identOf (s : Syntax) : Name :=
-  match s with
-  | .ident _ _ n _ => n
-  | _ => .anonymous
 
 partial def declaredName : List Syntax → Name
   | [] => .anonymous
@@ -213,8 +287,7 @@ def wrongClass (s : Syntax) : Option String :=
 def wrongNode (rules : Rules) (space : Name) (s : Syntax) (k : Name) : Option String :=
   if kindsRefused.contains k then some s!"{quoted (firstWord s)} is not allowed"
   else if settings.contains k then
-    if mentionsNative s then some "`native` is not allowed"
-    else if allLiteral (assigned s.getArgs.toList) then none else some s!"the value of {quoted (firstWordOf s.getArgs.toList.tail)} is not literal"
+    if mentionsNative s then some "`native` is not allowed" else none
   else if k == ``Parser.Term.attrInstance then
     let n := firstWord (s.getArg 1)
     if attributes.contains n then none else some s!"the attribute {quoted n} is not allowed"
@@ -288,6 +361,48 @@ partial def anySetsHeartbeats : List Syntax → Bool
   | a :: as => setsHeartbeats a || anySetsHeartbeats as
 end
 
+/-! ### Syntax as data
+
+Lean runs the tactics that a constant of type `Syntax` holds when an `autoParam` names it, and the walk cannot see into it:
+`def bad := Lean.mkNullNode #[]` names neither. So no such constant may come to be but those that Lean makes itself from
+`(h : p := by tac)`, whose tactics the walk has seen. -/
+
+def isAuto : Name → Bool
+  | .str p s => (match s.toList with | '_' :: 'a' :: 'u' :: 't' :: 'o' :: _ => true | _ => false) || isAuto p
+  | .num p _ => isAuto p
+  | .anonymous => false
+
+def typeIsSyntax (info : ConstantInfo) : Bool :=
+  match info.type with
+  | .const c _ => c == ``Lean.Syntax
+  | _ => false
+
+def firstNamed : List Name → List ConstantInfo → Option Name
+  | n :: ns, c :: cs => if typeIsSyntax c && !isAuto n then some n else firstNamed ns cs
+  | _, _ => none
+
+mutual
+/-- The first constant in a part of the table of constants that holds syntax. -/
+partial def holdsSyntax (part : PersistentHashMap.Node Name ConstantInfo) : Option Name :=
+  match part with
+  | .entries es => holdsSyntaxIn es.toList
+  | .collision names infos _ => firstNamed names.toList infos.toList
+partial def holdsSyntaxIn : List (PersistentHashMap.Entry Name ConstantInfo (PersistentHashMap.Node Name ConstantInfo)) → Option Name
+  | [] => none
+  | e :: es => match e with
+    | .entry n info => if typeIsSyntax info && !isAuto n then some n else holdsSyntaxIn es
+    | .ref part => match holdsSyntax part with
+      | some n => some n
+      | none => holdsSyntaxIn es
+    | .null => holdsSyntaxIn es
+end
+
+def declaresSyntax (rules : Rules) (env : Environment) : Option String :=
+  if !rules.on then none
+  else match holdsSyntax env.checked.get.constants.map₂.root with
+    | some n => some s!"{quoted (Wire.userName n)} holds syntax, which is not allowed"
+    | none => none
+
 /-! ### Commands -/
 
 mutual
@@ -310,6 +425,12 @@ end
 partial def prints (s : Syntax) : Bool :=
   if s.getKind == ``Parser.Command.in then prints (s.getArg 2) else printing.contains s.getKind
 
+/-- `decreasing_by` runs tactics when other constants of the same command exist already, before the table of constants can
+be looked through: with such constants it would be a way around `declaresSyntax`. -/
+def lateTactics (s : Syntax) : Bool :=
+  hasKind ``Parser.Termination.decreasingBy s
+    && (hasKind ``Parser.Command.mutual s || hasKind ``Parser.Term.letrec s || hasKind ``Parser.Term.whereDecls s)
+
 def command (rules : Rules) (scope : Command.Scope) (s : Syntax) : Ruling :=
   if !rules.on then .run s
   else if prints s then .skip
@@ -317,6 +438,13 @@ def command (rules : Rules) (scope : Command.Scope) (s : Syntax) : Ruling :=
     | some why => .refuse why
     | none => match wrong rules scope.currNamespace s with
       | some why => .refuse why
-      | none => .run (if setsHeartbeats s then lower rules.limit s else s)
+      | none =>
+        if lateTactics s then .refuse "`decreasing_by` beside other declarations of its command is not allowed" else
+        let s := if setsHeartbeats s then lower rules.limit s else s
+        if hasKind `Lean.Parser.Tactic.valConfigItem s || hasKind `Lean.Parser.Tactic.config s then
+          match plain s with
+          | some s => .run s
+          | none => .refuse "the value of a tactic's setting is not literal"
+        else .run s
 
 end Guard

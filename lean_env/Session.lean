@@ -63,7 +63,10 @@ partial def runCommands (rules : Guard.Rules) (ctx : Parser.InputContext)
     | .run command =>
       if command.isOfKind ``Parser.Command.exit then return { state, messages := Wire.reversed seen }
       let (state, new) ← runCommand ctx command state
-      runCommands rules ctx next state (Wire.prepend new seen)
+      let seen := Wire.prepend new seen
+      match Guard.declaresSyntax rules state.env with
+      | some why => return { state, messages := Wire.reversed (refusal ctx command why :: seen), refused := some why }
+      | none => runCommands rules ctx next state seen
 
 def runText (rules : Guard.Rules) (state : Command.State) (text : String) : IO Outcome :=
   runCommands rules (input text "<input>") {} state []
