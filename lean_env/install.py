@@ -37,6 +37,7 @@ from lean_env.toolchain import (
     expected,
     node_command,
     sha256,
+    stack_size,
     verify_part,
 )
 
@@ -51,8 +52,13 @@ _WORKER = "Worker"
 """The worker's modules joined into one: each start of the compiler costs more than all they hold."""
 
 
-def install_missing(progress: Progress | None) -> Toolchain:
-    """See :func:`lean_env.toolchain.install`."""
+def install(progress: Progress | None = None) -> Toolchain:
+    """Installs what is missing or damaged and returns the toolchain; offline, and some seconds of reading, when nothing
+    is. Two at once are safe.
+
+    ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError
+    with one line that says what to do.
+    """
     tell: Progress = progress if progress is not None else _tell_nobody
     toolchain = expected()
     root = toolchain.package.parent
@@ -260,8 +266,6 @@ def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
 
 def _grow_stack() -> None:
     import resource
-
-    from lean_env.toolchain import stack_size
 
     resource.setrlimit(
         resource.RLIMIT_STACK, (stack_size() * 10 // 9 * 1024, resource.getrlimit(resource.RLIMIT_STACK)[1])

