@@ -25,10 +25,6 @@ class DiskError(ProverError):
     """No space or no permission while writing; what was finished is kept."""
 
 
-class MissingExtraError(ProverError):
-    """An optional package is needed; names it and the command that installs it."""
-
-
 class ModelError(ProverError):
     """A model directory that cannot be used."""
 

@@ -113,14 +113,7 @@ class Loop:
         for number in range(1, config.rounds + 1):
             folder = f"round_{number:02d}"
             learned += self.attempt(folder, number, model, train, learned)
-            examples = select.run(
-                self.dir / folder / "select",
-                problems=train,
-                judged=learned,
-                prompt=config.prompt,
-                config=config.select,
-                seed=config.seed,
-            )
+            examples = self._select(self.dir / folder / "select", train, learned)
             model = self.train(folder, number, start, examples)
             self.evaluate(folder, number, model, sets, baselines, seen)
         if config.evaluate.control_n:
@@ -147,16 +140,7 @@ class Loop:
                 seed=config.seed,
             )
             judged.append((attempts, self.verify(folder / "cold_verdicts", "cold", train, attempts)))
-            examples.append(
-                select.run(
-                    folder / "select",
-                    problems=train,
-                    judged=judged,
-                    prompt=config.prompt,
-                    config=config.select,
-                    seed=config.seed,
-                )
-            )
+            examples.append(self._select(folder / "select", train, judged))
             if config.cold.syntax:
                 examples.append(self._grammar(folder / "syntax", train, config.cold.syntax, SYNTAX_WEIGHT))
         elif config.cold is not None:
@@ -184,6 +168,12 @@ class Loop:
                 progress=self.progress,
             )
         return model, judged
+
+    def _select(self, out: Path, train: Artifact, judged: list[Judged]) -> Artifact:
+        config = self.config
+        return select.run(
+            out, problems=train, judged=judged, prompt=config.prompt, config=config.select, seed=config.seed
+        )
 
     def _grammar(self, out: Path, train: Artifact, per_problem: int, weight: float) -> Artifact:
         return cold.grammar_examples(

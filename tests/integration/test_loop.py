@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prover.artifacts import ArtifactWriter, open_artifact, read_manifest
+from prover.artifacts import open_artifact, read_manifest
 from prover.config import load_config
 from prover.pipeline import iterate
 from prover.records import Attempt, Problem, TrainingExample, Verdict
@@ -291,23 +291,3 @@ def test_a_scripted_engine_replays_answers(tmp_path: Path) -> None:
     )
     verdicts = verified(tmp_path / "v", problems, attempts.path, lean=LeanConfig(workers=1))
     assert [v.status for v in verdicts.read(Verdict)] == ["proved", "sorry", "failed", "failed"]
-
-
-def test_an_empty_selection_stops_with_what_to_do(tmp_path: Path) -> None:
-    from prover.config import SftConfig
-    from prover.errors import InputError
-    from prover.models import Model
-    from prover.progress import Silent
-    from prover.stages import sft
-
-    empty = ArtifactWriter(tmp_path / "select", {"stage": "select"}, 0).finish({"examples": 0})
-    with pytest.raises(InputError, match="nothing was proved"):
-        sft.run(
-            tmp_path / "sft",
-            base=Model(tmp_path, "x", "m"),
-            examples=[empty],
-            config=SftConfig(),
-            series="r1",
-            seed=0,
-            progress=Silent(),
-        )
