@@ -12,6 +12,9 @@ from lean_env.worker import WorkerLost
 _LOSS_STATUS: dict[str, Status] = {"timeout": "timeout", "memory": "memory", "died": "memory", "protocol": "failed"}
 """Ends that a candidate can bring about. By itself a worker ends for want of stack or heap; one that answers out of
 protocol, or reports an internal error of ours, twice on the same candidate, has at least not found a proof."""
+HOLDS_SYNTAX = "holds syntax, which is not allowed"
+"""How Guard.lean ends its reason for the one refusal that comes after the refused command has run. The reply says it in
+no other way; a test with real Lean holds the two texts together."""
 
 
 class _CheckReply(msgspec.Struct, frozen=True):
@@ -97,6 +100,12 @@ def answer_of_damage(task: Task, wrong: str, toolchain: str) -> Answer | WorkerE
     if task.kind == "elaborate":
         return task.request.id, StatementFailure(task.request.id, "statement", reason)
     return Verdict(task.request.id, "failed", reason, toolchain=toolchain)
+
+
+def refused_late(answer: Answer) -> bool:
+    """Whether a candidate was refused for what a command of its had already done when it was looked at: its worker is
+    not to be relied on any more."""
+    return isinstance(answer, Verdict) and answer.status == "forbidden_syntax" and answer.reason.endswith(HOLDS_SYNTAX)
 
 
 def name_of(task: Task) -> str:

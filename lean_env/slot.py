@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from lean_env import canaries
-from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of
+from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
 from lean_env.errors import CanaryError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
@@ -126,6 +126,9 @@ class Slot:
             self._tainted = True  # it ran unfiltered: no check may follow on this worker
             self._give(task, answer)
             return
+        if refused_late(answer):
+            self._retire_at_once(task, answer)
+            return
         self._held.add(task, answer)
         memory = worker.usage().memory_mb
         old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
@@ -133,6 +136,17 @@ class Slot:
             self._release()
         if old:
             self._discard()
+
+    def _retire_at_once(self, task: Task, answer: Answer) -> None:
+        """After a command that should not have run, canaries mean nothing: what is held is checked elsewhere. The
+        refusal stands if they came right before it; otherwise it is asked for again, alone."""
+        vouched = not self._held.items
+        if not vouched:
+            task.suspect = True
+            self._held.add(task, answer)
+        self._lose()
+        if vouched:
+            self._give(task, answer)
 
     def _give(self, task: Task, answer: Answer | WorkerError) -> None:
         task.job.results.put(answer)

@@ -120,6 +120,18 @@ def test_a_candidate_that_poisons_its_worker_spoils_no_other_verdict() -> None:
     assert {result.status for result in results.values() if isinstance(result, Verdict)} == {"failed"}
 
 
+def test_a_worker_that_ran_what_was_refused_is_retired_unheard() -> None:
+    """After ``late`` the scripted worker calls everything proved but deceives its canaries: nothing that they would
+    vouch for may be given out."""
+    requests = (
+        [request(n, "wrong") for n in range(30)] + [request(99, "late")] + [request(n, "wrong") for n in range(30, 60)]
+    )
+    results = run(requests, 1)
+    late = results.pop("r99")
+    assert isinstance(late, Verdict) and late.status == "forbidden_syntax"
+    assert {result.status for result in results.values() if isinstance(result, Verdict)} == {"failed"}
+
+
 def test_a_lean_that_fails_its_canaries_is_an_error(tmp_path: Path) -> None:
     script = tmp_path / "wrong.py"
     script.write_text(SCRIPT.read_text().replace("poisoned = False", "poisoned = True"))
