@@ -17,8 +17,6 @@ from prover.records import Attempt, Problem, Verdict
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
 
-_NOT_REUSED = frozenset({"timeout", "memory"})
-
 
 def run(
     out: Path,
@@ -37,10 +35,11 @@ def run(
     """A verdict per attempt, in the order of the attempts.
 
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
-    same text are taken over (never those about time or memory). ``ready`` yields the shards of
-    ``attempts`` as they appear on disk; None takes all of them as present. An attempt whose problem does not
-    elaborate gets no verdict; how many is counted under ``unjudged``. With ``until_proved`` the attempts of a problem
-    are tried one after another, and those after the first proof get no verdict: for lists whose order is the point.
+    same text are taken over, those about time and memory too: they are the dearest to have again, and say nothing of
+    the host's load. ``ready`` yields the shards of ``attempts`` as they appear on disk; None takes all of them as
+    present. An attempt whose problem does not elaborate gets no verdict; how many is counted under ``unjudged``. With
+    ``until_proved`` the attempts of a problem are tried one after another, and those after the first proof get no
+    verdict: for lists whose order is the point.
     """
     writer = ArtifactWriter(
         out,
@@ -231,6 +230,6 @@ def _known(index: int, earlier: Sequence[Judged]) -> dict[tuple[str, str], Verdi
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
-            if place is not None and verdict.status not in _NOT_REUSED:
+            if place is not None:
                 found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

@@ -89,6 +89,35 @@ def test_problems_that_state_the_same_are_tried_each_for_itself(tmp_path: Path) 
     assert read_manifest(verdicts.path).counts == {"verdicts": 5, "proved": 2, "failed": 3, "unjudged": 0}
 
 
+def test_what_was_judged_before_costs_no_check(tmp_path: Path) -> None:
+    """Time-outs too: each would hold a worker to its limit in every round."""
+    problems, attempts = artifacts(tmp_path, [{"p": (SAME, ["spin", "wrong", "ok"])}])
+    with LeanPool(Scripted(), 1) as pool:
+        first = verify.run(
+            tmp_path / "v",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(cpu_seconds=0.3),
+            series="s",
+            progress=Silent(),
+        )
+    with LeanPool(Scripted(), 1) as pool:
+        again = verify.run(
+            tmp_path / "again",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(cpu_seconds=0.3),
+            series="s",
+            progress=Silent(),
+            earlier=[(attempts, first)],
+        )
+        assert pool.stats.started == 0
+    statuses = [[v.status for v in verdicts.read(Verdict)] for verdicts in (first, again)]
+    assert statuses == [["timeout", "failed", "proved"]] * 2
+
+
 @pytest.mark.parametrize("until_proved", [False, True])
 def test_a_resumed_stage_counts_like_an_undisturbed_one(tmp_path: Path, until_proved: bool) -> None:
     """Attempts on a statement that is none get no verdict, in the shard that is there as in the one that is owed."""
