@@ -84,6 +84,11 @@ class LeanPool:
     def stats(self) -> PoolStats:
         return self._stats
 
+    @property
+    def failure(self) -> LeanError | None:
+        """What has ended the pool for good, if anything has."""
+        return self._fatal
+
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         workers = [slot.worker for slot in self._slots]  # a slot may lose its worker meanwhile
