@@ -82,10 +82,9 @@ class Api:
 
     async def health(self, _: Request) -> Response:
         now = self.shared.condition
-        starting = not now.ok and now.error is None and not self.stopping
-        if starting and (self._probing is None or self._probing.done()):
+        word = "stopping" if self.stopping else "ok" if now.ok else "failing" if now.error else "starting"
+        if word in ("starting", "failing") and (self._probing is None or self._probing.done()):
             self._probing = asyncio.create_task(self._probe())
-        word = "stopping" if self.stopping else "ok" if now.ok else "starting" if starting else "failing"
         shown = {
             "status": word,
             "toolchain": self.shared.version,

@@ -79,8 +79,11 @@ class _Reply(msgspec.Struct, frozen=True):
 
 
 def compiled(key: str, reply: dict[str, Any]) -> Compiled:
-    """A worker's reply. Raises msgspec.ValidationError for one out of protocol."""
-    read = msgspec.convert(reply, _Reply)
+    """A worker's reply; what an earlier text has done to that worker may show in it."""
+    try:
+        read = msgspec.convert(reply, _Reply)
+    except msgspec.ValidationError as error:
+        return Compiled(key, None, 0.0, f"a reply out of protocol: {error}")
     return Compiled(key, read.messages, round(read.ms / 1000, 6))
 
 

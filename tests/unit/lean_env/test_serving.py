@@ -287,6 +287,37 @@ def test_a_lean_that_does_not_start_ends_the_server() -> None:
         assert "WorkerError: Lean cannot start: ended without an answer (exit code 3)" in server.process.stderr.read()
 
 
+def test_a_lean_that_fails_and_is_mended_serves_again(tmp_path: Path) -> None:
+    script = tmp_path / "lean.py"
+    good = Path(SERVER).with_name("scripted_lean.py").read_text()
+    script.write_text(good)
+    with served(SERVER, str(script)) as server:
+        server.wait_ready()
+        script.write_text("raise SystemExit(3)")
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        assert outcomes(server.check([item(n, "ok") for n in range(5)])) == dict.fromkeys("01234", "error")
+        status, health = server.ask("GET", "/health")
+        assert (status, health["status"]) == (503, "failing") and "exit code 3" in health["error"]
+        status, reply = server.ask("POST", "/check", {"requests": [item("a", "ok")]})
+        assert status == 503 and reply["error"].startswith("Lean cannot be had at the moment")
+        started = server.metrics()["workers_started_total"]
+        script.write_text(good)
+        while server.ask("GET", "/health")[0] != 200:
+            pass
+        assert outcomes(server.check([item("a", "ok")])) == {"a": "proved"}
+        assert server.metrics()["workers_started_total"] in (started + 1, started + 2)
+
+
+def test_a_missing_package_is_named_with_its_cure() -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['serve-lean']\nfrom prover.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: serve-lean needs uvicorn; run: pip install 'prover[serve]'\n"
+
+
 def refused_start(*arguments: str, **env: str) -> str:
     """The one line on stderr of a server that will not start."""
     done = subprocess.run(
