@@ -147,9 +147,9 @@ class TaskQueue:
             task = groups[key].popleft()
             if not groups[key]:
                 del groups[key]
-            if not groups or job.cancelled:
+            if not groups:
                 del self._jobs[job]
-            if not job.cancelled:
+            if not task.job.cancelled:
                 return task
         return None
 

@@ -139,7 +139,7 @@ class SharedPool:
             return Condition(False, str(ended[1]) if ended else None, 0, 0)
         running = len(pool.worker_pids())
         fresh = answered is not None and (running > 0 or time.monotonic() - answered < FRESH_SECONDS)
-        return Condition(fresh and not self._closed, None, running, pool.queue.waiting)
+        return Condition(fresh and not self._closed, None, running, pool.waiting)
 
     @property
     def stats(self) -> PoolStats:
