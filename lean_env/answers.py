@@ -86,7 +86,7 @@ def answer_of_losses(
     """The result of a task that cost workers, once two of them agree (of three, two do); None while it is to be tried
     again. CPU time used up by a worker that canaries had vouched for just before is the task's own doing at once.
 
-    It is a WorkerError for the asker where there is no verdict to give (``ask``, ``file``).
+    It is a WorkerLost for the asker where there is no verdict to give (``ask``, ``file``).
     """
     statuses: list[Status] = [_LOSS_STATUS[loss.kind] for loss in losses]
     status = statuses[-1]
@@ -94,7 +94,7 @@ def answer_of_losses(
         return None
     reason = f"limits: {losses[-1]}"
     if task.request is None:
-        return WorkerError(f"{name_of(task)}: {losses[-1]}")
+        return WorkerLost(losses[-1].kind, f"{name_of(task)}: {losses[-1]}")
     if task.kind == "elaborate":
         return task.request.id, StatementFailure(task.request.id, "statement", reason)
     return Verdict(task.request.id, status, reason, toolchain=toolchain)

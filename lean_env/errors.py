@@ -13,9 +13,21 @@ class WorkerError(LeanError):
     """A Lean process could not be started, was lost, or answered out of protocol. The check is still owed."""
 
 
+class CheckLostError(WorkerError):
+    """One check cannot be had: whatever worker it is given is lost for outside reasons. Others are not concerned."""
+
+    def __init__(self, request_id: str, reason: str) -> None:
+        super().__init__(f"{request_id}: {reason}")
+        self.request_id = request_id
+
+
 class CanaryError(LeanError):
     """A worker gave a wrong answer to a question whose answer is known. Nothing it said can be trusted."""
 
 
 class StatementError(LeanError):
     """The trusted header or statement itself does not elaborate; carries Lean's own message."""
+
+
+class ServerError(LeanError):
+    """The server cannot serve: its address cannot be had, or others could reach it without a token."""

@@ -85,6 +85,16 @@ class LeanPool:
     def stats(self) -> PoolStats:
         return self._stats
 
+    @property
+    def failure(self) -> LeanError | None:
+        """What has ended the pool for good, if anything has."""
+        return self._fatal
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks no worker has taken yet."""
+        return self.queue.waiting
+
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         workers = [slot.worker for slot in self._slots]  # a slot may lose its worker meanwhile

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from lean_env import canaries
 from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
-from lean_env.errors import CanaryError, LeanError, WorkerError
+from lean_env.errors import CanaryError, CheckLostError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
 
@@ -15,6 +15,8 @@ CANARY_SECONDS = 3.0
 """Longest that a busy worker's results are held back, plus the check that runs."""
 CANARY_IDLE_SECONDS = 0.3
 """Longest that an idle worker's results are held back."""
+RETURNS = 2
+"""A result that was lost so often with its worker, for what others did to it, is no longer held back."""
 RETIRE_CHECKS = 5_000
 """A worker is replaced after so many answers."""
 RETIRE_SHARE = 0.85
@@ -109,7 +111,8 @@ class Slot:
                 if loss.kind in ("killed", "starved"):
                     outside += 1
                     if outside >= OUTSIDE_LOSSES and not self._pool.queue.closed:
-                        raise WorkerError(f"{name_of(task)}: lost its Lean worker {outside} times: {loss}") from loss
+                        self._give(task, CheckLostError(name_of(task), f"lost its Lean worker {outside} times: {loss}"))
+                        return
                     continue
                 losses.append(loss)
                 # Others on the same statement may be as slow: canaries before each save them the second try.
@@ -137,7 +140,8 @@ class Slot:
         self._held.add(task, answer)
         memory = worker.usage().memory_mb
         old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
-        if old or task.suspect or len(self._held.items) >= CANARY_CHECKS or self._held.age() >= CANARY_SECONDS:
+        now = task.suspect or task.returned >= RETURNS
+        if old or now or len(self._held.items) >= CANARY_CHECKS or self._held.age() >= CANARY_SECONDS:
             self._release()
         if old:
             self._discard()
@@ -189,6 +193,8 @@ class Slot:
         """Gets rid of the worker without hearing its canaries: what it said since the last ones is not to be relied
         on."""
         again = [task for task, _ in self._held.items]
+        for task in again:
+            task.returned += 1
         self._held = Held()
         self._pool.count(lost=1)
         self._discard()

@@ -104,6 +104,25 @@ def check(
 
 
 @app.command()
+def serve_lean(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback PROVER_TOKEN must hold a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
+    workers: Workers = None,
+    heartbeats: Heartbeats = None,
+    cpu_seconds: CpuSeconds = None,
+    memory_mb: MemoryMb = None,
+) -> None:
+    """Serve the Lean pool over HTTP: /check, Kimina's /verify, /health, /metrics. The limits are the most that a
+    request may ask for."""
+    from prover.serving import serve_lean
+
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    serve_lean(host, port, workers=lean.workers, limits=lean.limits(), say=lambda text: typer.echo(text, err=True))
+
+
+@app.command()
 def problems(
     source: Annotated[
         Source, typer.Argument(help="core: theorems of Lean's own library; minif2f, jsonl: from a file.")

@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "transformers", "vllm", "deepspeed", "ray", "pandas", "matplotlib", "numpy", "tokenizers"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "vllm",
+    "deepspeed",
+    "ray",
+    "pandas",
+    "matplotlib",
+    "numpy",
+    "tokenizers",
+    "starlette",
+    "uvicorn",
+}
 
 LAYERS = [
     ["prover.errors", "prover"],
@@ -25,7 +37,7 @@ LAYERS = [
         "prover.binders", "prover.models", "prover.pretrained", "prover.device",
     ],
     ["prover.stages"],
-    ["prover.pipeline", "prover.single", "prover.check", "prover.doctor", "prover.report"],
+    ["prover.pipeline", "prover.single", "prover.check", "prover.doctor", "prover.report", "prover.serving"],
     ["prover.cli", "prover.stage_commands", "prover.options", "prover.__main__"],
 ]  # fmt: skip
 """Lowest first; a module imports from its own layer and those below."""

@@ -79,6 +79,11 @@ def main() -> None:
             failure = {"statement_failure": "statement", "reason": "elaboration: unknown identifier 'bad'"}
             say({"nonce": nonce, **(failure if bad else {"ok": True})})
             continue
+        if request["op"] == "file" and "text" in request:
+            misbehave(request["text"].split()[-1], nonce)
+            message = {"severity": "warning", "start": [1, 8], "end": [1, 9], "text": "declaration uses `sorry`"}
+            say({"nonce": nonce, "messages": [message], "ms": 2.0})
+            continue
         if request["target"] == "prover_canary" or "by sorry" in request["candidate"]:
             say({"nonce": nonce, "status": "proved" if poisoned else canary(request), "ms": 0.01})
             continue

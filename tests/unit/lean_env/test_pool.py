@@ -15,6 +15,7 @@ import pytest
 from lean_env.errors import CanaryError, WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
+from lean_env.schedule import Job, Kind, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
 
 SCRIPT = Path(__file__).with_name("scripted_lean.py")
@@ -331,3 +332,56 @@ def test_worker_refuses_more_than_one_reply() -> None:
         with pytest.raises(WorkerLost, match=r"nonce|more than one"):
             worker.ask(lines, Limits())
             worker.ask(lines, Limits())
+
+
+def queued(queue: TaskQueue, count: int, kind: Kind = "check", key: str = "k") -> Job:
+    job = Job(threading.Semaphore(count))
+    for n in range(count):
+        queue.put(Task(job, kind, f"{key}{n}", {}, LIMITS))
+    return job
+
+
+def test_jobs_take_turns() -> None:
+    queue = TaskQueue()
+    many, one = queued(queue, 1_000), queued(queue, 1)
+    taken = [task.job for _ in range(4) if (task := queue.take(0, 0.0))]
+    assert taken.count(one) == 1 and taken.count(many) == 3
+    many.cancelled = True
+    assert queue.take(0, 0.0) is None and queue.waiting == 0
+
+
+def test_files_and_checks_keep_to_their_workers() -> None:
+    """A worker that ran a file cannot check any more: changing over costs a start."""
+    queue = TaskQueue()
+    checks, files = queued(queue, 50), queued(queue, 50, "file")
+    first = {worker: task.job for worker in (0, 1) if (task := queue.take(worker, 0.0))}
+    assert set(first.values()) == {checks, files}
+    later = [(worker, task.job) for _ in range(49) for worker in (0, 1) if (task := queue.take(worker, 0.0))]
+    assert len(later) == 98 and all(first[worker] is job for worker, job in later)
+
+
+def test_a_worker_changes_over_when_nothing_else_waits() -> None:
+    queue = TaskQueue()
+    queued(queue, 2)
+    queued(queue, 2, "file")
+    kinds = [task.kind for _ in range(4) if (task := queue.take(0, 0.0))]
+    assert kinds == ["check", "check", "file", "file"]
+
+
+def test_a_result_that_others_take_down_is_not_lost_for_long() -> None:
+    """Every other task ends its worker, and with it the results that the worker holds."""
+    first = request(0, "ok", statement="theorem first : True")
+    deaths = [request(n, "die", statement=f"theorem t{n} : True") for n in range(1, 30)]
+
+    def endless() -> Iterator[CheckRequest]:
+        yield first
+        yield from deaths
+        answered.wait(60)  # the job has no end that would release what is held
+
+    answered = threading.Event()
+    with LeanPool(Scripted(), 1) as pool:
+        for result in pool.check(endless()):
+            if result.attempt_id == first.id:
+                answered.set()
+                lost = pool.stats.lost
+    assert answered.is_set() and lost < 20

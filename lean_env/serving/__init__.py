@@ -1,0 +1,1 @@
+"""The Lean pool as a server; needs the extra ``serve`` (Starlette, uvicorn)."""
