@@ -182,12 +182,14 @@ end
 structure Rebuilt where
   env : Environment
   wrong : Option String := none
+  /-- What the kernel has taken, last first. -/
+  added : List Declaration := []
 
 @[noinline] def addRaw (env : Environment) (d : Declaration) : Except Kernel.Exception Environment := env.addDeclCore 0 d none
 
 def add (r : Rebuilt) (n : Name) (d : Declaration) : Rebuilt :=
   match addRaw r.env d with
-  | .ok env => { r with env }
+  | .ok env => { r with env, added := d :: r.added }
   | .error _ => { r with wrong := some s!"the kernel rejects {Wire.shown n}" }
 
 def constructors (own : List Constant) : List Name → List Constructor
@@ -255,10 +257,10 @@ def differing (env : Kernel.Environment) : List Constant → Option String
       if Wire.sameNames info.levelParams c.info.levelParams && info.type == c.info.type then differing env cs
       else some s!"{Wire.shown c.name} has another type when rebuilt"
 
-def recheck (g : Ground) (own : List Constant) (target : Name) : Option String :=
+def recheck (g : Ground) (own : List Constant) (target : Name) : Rebuilt :=
   let r := rebuild own target { env := g.header }
   match r.wrong with
-  | some why => some why
-  | none => differing r.env.checked.get own
+  | some _ => r
+  | none => { r with wrong := differing r.env.checked.get own }
 
 end Audit
