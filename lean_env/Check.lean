@@ -59,12 +59,13 @@ def failure (nonce where_ why : String) (messages : List Message) : IO Json := d
 def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
 
 /-- A candidate's own words for what went wrong are shown, but decide nothing beyond that there was an error. -/
-def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) : IO Judge.Finding := do
+def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) (ask : Bool) :
+    IO Judge.Finding := do
   match o.refused with
   | some why => return { status := "forbidden_syntax", reason := "syntax: " ++ why }
   | none => match Wire.firstError o.messages with
     | some m => return { status := "failed", reason := "elaboration: " ++ (← Wire.headline m) }
-    | none => return Judge.judge g ref o.state.env forbidden
+    | none => return Judge.judge g ref o.state.env forbidden ask
 
 /-- What a second worker needs to certify a proof; without, why there is none. -/
 @[noinline] def exported (f : Judge.Finding) : BaseIO (List (String × Json)) := do
@@ -79,10 +80,11 @@ def check (h : Session.Header) (g : Audit.Ground) (ref : Judge.Reference) (j : J
   let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
   let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
   let after ← IO.getNumHeartbeats
-  let f ← finding g ref o (Wire.listField j "forbidden")
+  let exporting := Wire.boolField j "export" false
+  let f ← finding g ref o (Wire.listField j "forbidden") !exporting
   let messages ← Wire.messagesJson o.messages
   let goals ← Wire.goals o.messages
-  let more ← if Wire.boolField j "export" false then exported f else pure []
+  let more ← if exporting then exported f else pure []
   let stop ← IO.monoNanosNow
   return Json.mkObj (
     ("nonce", Json.str (Wire.field j "nonce")) :: ("status", Json.str f.status) :: ("reason", Json.str f.reason) ::

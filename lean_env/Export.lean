@@ -36,7 +36,7 @@ open Lean
 namespace Export
 
 /-- Longest export, in bytes. -/
-def maxBytes : Nat := 32 * 1024 * 1024
+def maxBytes : Nat := 16 * 1024 * 1024
 
 /-! ### What was written already
 

@@ -108,7 +108,7 @@ structure Finding where
   reason : String := ""
   axioms : List String := []
   used : List String := []
-  /-- Where the status is `proved`: what the kernel took in the second check, last first. -/
+  /-- Where the status is `proved`: all that the target rests on within the candidate, last first. -/
   declarations : List Declaration := []
 
 def badAxioms : List Name → List Name
@@ -175,11 +175,11 @@ def claim (g : Audit.Ground) (ref : Reference) (env : Environment) (entries : Li
               { name, own := r.own, finding := { status := "proved", axioms, used } }
   | some _ => changed s!"{ref.target} is not a theorem"
 
-/-- The claim of a candidate's environment, borne out by the kernel. -/
-def judge (g : Audit.Ground) (ref : Reference) (env : Environment) (entries : List String) : Finding :=
+/-- The claim of a candidate's environment, borne out by the kernel unless another worker is to see to that. -/
+def judge (g : Audit.Ground) (ref : Reference) (env : Environment) (entries : List String) (ask : Bool) : Finding :=
   let c := claim g ref env entries
   if c.finding.status != "proved" then c.finding else
-  let r := Audit.recheck g c.own c.name
+  let r := Audit.recheck g c.own c.name ask
   match r.wrong with
   | some why => { c.finding with status := "failed", reason := "kernel: " ++ why, used := [] }
   | none => { c.finding with declarations := r.added }

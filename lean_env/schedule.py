@@ -5,18 +5,19 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lean_env.errors import LeanError
+from lean_env.certify import CertifyRequest, Exported
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 
-Kind = Literal["check", "elaborate", "ask", "file"]
+Kind = Literal["check", "elaborate", "ask", "file", "certify"]
 STAY = 32
 """How many tasks in a row a worker takes of one statement while others wait."""
 
-Answer = Verdict | StatementFailure | tuple[str, StatementFailure | None] | dict[str, Any]
+Answer = Verdict | Exported | StatementFailure | tuple[str, StatementFailure | None] | dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -24,6 +25,8 @@ class Job:
     """One call of the pool. Results go through ``results``; ``room`` bounds how many tasks are under way."""
 
     room: threading.Semaphore
+    certify: bool = False
+    """Whether what a worker calls proved is put to a second one."""
     results: "queue.SimpleQueue[Answer | LeanError | None]" = field(default_factory=queue.SimpleQueue)
     """Answers as they come; an error ends the job; None wakes its reader when the feed has ended."""
     fed: int | None = None
@@ -43,7 +46,9 @@ class Task:
     """Tasks with the same key go to the same worker if possible: it has their header and statement at hand."""
     message: dict[str, Any]
     limits: Limits
-    request: CheckRequest | None = None
+    request: CheckRequest | CertifyRequest | None = None
+    verdict: Verdict | None = None
+    """What there is to certify."""
     suspect: bool = False
     """A worker failed its canaries after this task and others: it is to be tried by itself."""
     damages: int = 0
@@ -52,9 +57,13 @@ class Task:
 
 
 class TaskQueue:
-    """Tasks in waiting, grouped by key, oldest group first; those given back come before all others."""
+    """Tasks in waiting, grouped by key, oldest group first; those given back come before all others.
 
-    def __init__(self) -> None:
+    ``dropped`` is told of tasks that nobody waits for any more.
+    """
+
+    def __init__(self, dropped: "Callable[[Task], None] | None" = None) -> None:
+        self._dropped = dropped
         self._changed = threading.Condition()
         self._returned: deque[Task] = deque()
         self._groups: OrderedDict[Hashable, deque[Task]] = OrderedDict()
@@ -102,7 +111,7 @@ class TaskQueue:
     def _next(self, worker: int) -> Task | None:
         while self._returned:
             task = self._returned.popleft()
-            if not task.job.cancelled:
+            if self._wanted(task):
                 return task
         while self._groups:
             key = self._choose(worker)
@@ -110,9 +119,14 @@ class TaskQueue:
             task = group.popleft()
             if not group:
                 del self._groups[key]
-            if not task.job.cancelled:
+            if self._wanted(task):
                 return task
         return None
+
+    def _wanted(self, task: Task) -> bool:
+        if task.job.cancelled and self._dropped is not None:
+            self._dropped(task)
+        return not task.job.cancelled
 
     def _choose(self, worker: int) -> Hashable:
         """The key this worker works on, unless it had its share; else the oldest that no other worker works on; else
@@ -135,11 +149,14 @@ class Held:
 
     items: list[tuple[Task, Answer]] = field(default_factory=list)
     since: float = 0.0
+    size: int = 0
+    """Bytes of exports among them."""
 
     def add(self, task: Task, answer: Answer) -> None:
         if not self.items:
             self.since = time.monotonic()
         self.items.append((task, answer))
+        self.size += len(answer.export) if isinstance(answer, Exported) else 0
 
     def age(self) -> float:
         """Seconds that the oldest has waited; 0 where there is none."""
