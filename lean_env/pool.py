@@ -60,7 +60,8 @@ class LeanPool:
     Its methods may be called from several threads at once.
     """
 
-    def __init__(self, toolchain: Startable, workers: int = 2) -> None:
+    def __init__(self, toolchain: Startable, workers: int = 2, *, certifier: Startable | None = None) -> None:
+        """``certifier`` is the Lean of the workers that certify; None takes the same for both."""
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         self._toolchain = toolchain
@@ -71,8 +72,8 @@ class LeanPool:
         self._jobs: set[Job] = set()
         self._stats = PoolStats()
         self._fatal: LeanError | None = None
-        checking = Role(self._queue, canaries.wrong_canary, self._give)
-        certifying = Role(self._proved, canaries.wrong_certificate, self._give_certified)
+        checking = Role(toolchain, self._queue, canaries.wrong_canary, self._give)
+        certifying = Role(certifier or toolchain, self._proved, canaries.wrong_certificate, self._give_certified)
         self._workers = workers
         self._slots = [Slot(self, checking, number) for number in range(workers)]
         self._slots += [Slot(self, certifying, number) for number in range((workers + 3) // 4)]

@@ -41,18 +41,16 @@ class Startable(Protocol):
 class Owner(Protocol):
     """What a slot needs of its pool."""
 
-    @property
-    def toolchain(self) -> Startable: ...
-
     def count(self, **more: float) -> None: ...
 
     def fail(self, error: LeanError) -> None: ...
 
 
 class Role(msgspec.Struct, frozen=True):
-    """What the workers of a slot are for: where its tasks come from, which questions tell that a worker is in order,
-    and what is to be done with an answer that may be relied on."""
+    """What the workers of a slot are for: which Lean they are, where their tasks come from, which questions tell that one
+    is in order, and what is to be done with an answer that may be relied on."""
 
+    toolchain: Startable
     queue: TaskQueue
     wrong_canary: Callable[[Worker, Task | None], str | None]
     give: Callable[[Task, Answer | WorkerError], None]
@@ -104,7 +102,7 @@ class Slot:
         """Gets one answer, on as many workers as it takes."""
         losses: list[WorkerLost] = []
         outside = 0
-        version = self._pool.toolchain.version
+        version = self._role.toolchain.version
         if task.suspect or task.kind == "file":
             self._release()  # what came before must not be mixed up with it
         while not self._role.queue.closed:
@@ -175,7 +173,7 @@ class Slot:
         if len(suspects) == 1:
             suspects[0].damages += 1
             if suspects[0].damages >= 2:
-                self._role.give(suspects[0], answer_of_damage(suspects[0], wrong, self._pool.toolchain.version))
+                self._role.give(suspects[0], answer_of_damage(suspects[0], wrong, self._role.toolchain.version))
                 return
         for task in suspects:
             task.suspect = True
@@ -212,7 +210,7 @@ class Slot:
         outside = 0
         while not self._role.queue.closed:
             try:
-                worker = self.worker = Worker(self._pool.toolchain.launch())
+                worker = self.worker = Worker(self._role.toolchain.launch())
                 if self._role.queue.closed:
                     worker.kill()  # the pool was closed before it could see this worker
                 worker.wait_ready()
