@@ -293,8 +293,8 @@ def deep(kind: str, number: int) -> Callable[[Export], None]:
         elif kind == "name":
             for place in range(number):
                 e.line(f"s {place} a")
-                e.names[str(place)] = place
-            e.declare(f"theorem {number} 0 0")
+                e.names[str(place + 1)] = place + 1
+            e.declare(f"theorem {number} {e.const('True')} {trivial(e)}")
         else:
             at = trivial(e)
             for _ in range(number):
