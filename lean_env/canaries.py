@@ -1,7 +1,7 @@
 """Questions whose answers are known: what a worker must get right before, between and after the checks that count.
 
-A worker that elaborates gets candidates, with the syntax filter off, so that it is the audit that has to notice. One that
-certifies gets exports.
+A worker that elaborates gets candidates, with the syntax filter off, so that it is the audit that has to notice. One
+that certifies gets exports.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ CANARIES = (
 
 
 _SAME = "theorem prover_canary (p : Prop) (h : p) : p"
-# Of `p → p` as type 3 and value 5; the names are 1 (the target's) and, where there is one, 2.
+# The type `∀ p : Prop, p → p` is expression 4, its proof 6; the target's name is 1.
 _START = "prover-export 1\ns 0 prover_canary"
 _IDENTITY = "t 0\nb 0\nb 1\np 1 2\np 0 3\nl 1 1\nl 0 5"
 
@@ -48,8 +48,8 @@ CERTIFYING_CANARIES = (
     Canary("a true export", _SAME, f"{_START}\n{_IDENTITY}\ntheorem 1 4 6\nend 1 0 7 1", "proved"),
     Canary("an ill-typed value", _SAME, f"{_START}\n{_IDENTITY}\ntheorem 1 4 5\nend 1 0 7 1", "failed"),
     Canary(
-        "another statement", "theorem prover_canary (p : Prop) : p", f"{_START}\n{_IDENTITY}\ntheorem 1 4 6\nend 1 0 7 1",
-        "statement_changed",
+        "another statement", "theorem prover_canary (p : Prop) : p",
+        f"{_START}\n{_IDENTITY}\ntheorem 1 4 6\nend 1 0 7 1", "statement_changed",
     ),
     Canary(
         "an axiom", "theorem prover_canary : True",

@@ -1,8 +1,8 @@
 """What the second worker gets, which certifies what the first one called proved.
 
-The first worker elaborated the candidate and may be in its hands. What it says is therefore only carried, as the text of
-:class:`CertifyRequest` (``Export.lean`` has its format), to a process that has no other purpose (``Certify.lean``) and
-never sees a word that a model wrote.
+The first worker elaborated the candidate and may be in its hands. What it says is therefore only carried, as the text
+of a :class:`CertifyRequest` (``Export.lean`` has its format), to a process that has no other purpose (``Certify.lean``)
+and never sees a word that a model wrote.
 """
 
 import threading

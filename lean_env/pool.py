@@ -12,9 +12,9 @@ Every request gets exactly one result. What the pool does to earn that:
   answered rightly, so no result that was given out ever has to be taken back. When a worker fails, or is lost, what
   was held is checked again elsewhere: after a failed canary one by one, to find the candidate that did the damage; a
   candidate that alone damages two workers is ``failed``. A fresh worker that fails is a :class:`CanaryError`.
-* **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to a worker
-  that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to
-  four of those, from the first proof on; all of the above holds for them too.
+* **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to one
+  that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to four of
+  those, from the first proof on; all of the above holds for them too.
 * **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
   (sampling) overlaps with checking; the driver's memory does not grow with their number.
 """
@@ -39,8 +39,8 @@ _T = TypeVar("_T")
 
 class PoolStats(msgspec.Struct, frozen=True):
     """What a pool has done so far. ``restarts`` are starts that replace a lost or retired worker; ``lean_seconds`` is
-    Lean's own time for checks, ``certify_seconds`` that for certifications. ``disagreements`` are proofs that the second
-    worker refused: somebody attacks, or we have a bug."""
+    Lean's own time for checks, ``certify_seconds`` that for certifications. ``disagreements`` are proofs that the
+    second worker refused: somebody attacks, or we have a bug."""
 
     checks: int = 0
     started: int = 0
@@ -117,9 +117,7 @@ class LeanPool:
         for thread in self._threads:
             thread.join()
 
-    def check(
-        self, requests: Iterable[CheckRequest], *, certify: bool = True
-    ) -> Iterator[Verdict | StatementFailure]:
+    def check(self, requests: Iterable[CheckRequest], *, certify: bool = True) -> Iterator[Verdict | StatementFailure]:
         """Checks candidates and yields one result for each as they finish, in no particular order.
 
         The level of what is proved is ``certified``, or ``audited`` without ``certify``.

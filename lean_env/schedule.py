@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lean_env.errors import LeanError
 from lean_env.certify import CertifyRequest, Exported
+from lean_env.errors import LeanError
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 
 Kind = Literal["check", "elaborate", "ask", "file", "certify"]

@@ -47,8 +47,8 @@ class Owner(Protocol):
 
 
 class Role(msgspec.Struct, frozen=True):
-    """What the workers of a slot are for: which Lean they are, where their tasks come from, which questions tell that one
-    is in order, and what is to be done with an answer that may be relied on."""
+    """What the workers of a slot are for: which Lean they are, where their tasks come from, which questions tell that
+    one is in order, and what is to be done with an answer that may be relied on."""
 
     toolchain: Startable
     queue: TaskQueue

@@ -18,6 +18,8 @@ Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
 
 _NOT_REUSED = frozenset({"timeout", "memory"})
+CERTIFICATION = "certification: "
+"""What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
 
 
 def run(
@@ -32,9 +34,10 @@ def run(
     earlier: Sequence[Judged] = (),
     ready: Iterable[int] | None = None,
     until_proved: bool = False,
+    certify: bool = True,
     clean: bool = False,
 ) -> Artifact:
-    """A verdict per attempt, in the order of the attempts.
+    """A verdict per attempt, in the order of the attempts. Proofs are certified, or only audited without ``certify``.
 
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
     same text are taken over (never those about time or memory). ``ready`` yields the shards of
@@ -50,6 +53,7 @@ def run(
             "limits": msgspec.to_builtins(limits),
             "toolchain": pool.toolchain.version,
             **({"until_proved": True} if until_proved else {}),
+            **({} if certify else {"certify": False}),
         },
         problems.shards,
         clean=clean,
@@ -61,15 +65,25 @@ def run(
     with progress.stage(f"{series} verify", len(owed), "shards") as meter:
         board = _Board(writer, meter, until_proved)
         wanted = (i for i in shards if i in owed)
-        requests = _requests(wanted, problems, attempts, earlier, limits, board)
-        for result in pool.check(_in_turn(requests, board) if until_proved else requests):
+        requests = _requests(wanted, problems, attempts, earlier, limits, certify, board)
+        for result in pool.check(_in_turn(requests, board) if until_proved else requests, certify=certify):
             board.settle(result)
     counts = _counts(attempts, writer.artifact)
     if counts["unjudged"]:
         progress.note(
             f"{series}: {counts['unjudged']} attempts have no verdict: their problem does not elaborate in Lean"
         )
+    tell_disagreements(counts, series, progress)
     return writer.finish(counts, toolchain=pool.toolchain.version)
+
+
+def tell_disagreements(counts: dict[str, int], series: str, progress: Progress) -> None:
+    """Proofs that one worker accepts and the other refuses are nothing to pass over."""
+    if number := counts.get("disagreements"):
+        progress.note(
+            f"{series}: {number} proofs were accepted where they were elaborated and refused in certification: an "
+            f"attack on Lean, or a bug of ours (the verdicts whose reason begins with '{CERTIFICATION.strip()}')"
+        )
 
 
 def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
@@ -83,10 +97,16 @@ def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
         for verdict in judged.values():
             counts["verdicts"] += 1
             counts[verdict.status] = counts.get(verdict.status, 0) + 1
+            if is_disagreement(verdict):
+                counts["disagreements"] = counts.get("disagreements", 0) + 1
         tried = attempts.read_shard(index, Attempt)
         solved = {a.problem_id for a in tried if a.id in judged and judged[a.id].proved}
         counts["unjudged"] += sum(a.id not in judged and a.problem_id not in solved for a in tried)
     return counts
+
+
+def is_disagreement(verdict: Verdict) -> bool:
+    return verdict.status == "failed" and verdict.reason.startswith(CERTIFICATION)
 
 
 class _Shard:
@@ -168,12 +188,13 @@ def _requests(
     attempts: Artifact,
     earlier: Sequence[Judged],
     limits: Limits,
+    certify: bool,
     board: _Board,
 ) -> Iterator[CheckRequest]:
     for index in shards:
         by_id = {p.id: p for p in problems.read_shard(index, Problem)}
         shard = _Shard(attempts.read_shard(index, Attempt))
-        before = _known(index, earlier)
+        before = _known(index, earlier, certify)
         requests: list[CheckRequest] = []
         for attempt in shard.attempts:
             key = (attempt.problem_id, attempt.proof or "")
@@ -224,13 +245,14 @@ def _in_turn(requests: Iterable[CheckRequest], board: _Board) -> Iterator[CheckR
             under_way -= 1
 
 
-def _known(index: int, earlier: Sequence[Judged]) -> dict[tuple[str, str], Verdict]:
+def _known(index: int, earlier: Sequence[Judged], certify: bool) -> dict[tuple[str, str], Verdict]:
     """Verdicts of finished stages on candidates of this shard's problems; they cost no second check."""
     found: dict[tuple[str, str], Verdict] = {}
     for attempts, verdicts in earlier:
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
-            if place is not None and verdict.status not in _NOT_REUSED:
+            enough = not certify or not verdict.proved or verdict.level == "certified"
+            if place is not None and enough and verdict.status not in _NOT_REUSED:
                 found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

@@ -65,7 +65,9 @@ def unguarded(pool: LeanPool, case: Case, *, export: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("case", [c for c in REFUSED if not c.unguarded], ids=lambda case: case.name)
 def test_an_attack_ends_in_the_status_it_must(pool: LeanPool, case: Case) -> None:
     verdict = judged(pool, case)
-    assert (verdict.status, verdict.reason.startswith(case.step), verdict.level) == (case.status, True, ""), verdict.reason
+    assert (verdict.status, verdict.reason.startswith(case.step), verdict.level) == (case.status, True, ""), (
+        verdict.reason
+    )
 
 
 @pytest.mark.parametrize("case", [c for c in REFUSED if c.unguarded], ids=lambda case: case.name)

@@ -1,4 +1,4 @@
-"""Certification holds when the worker that elaborates is a liar: it calls everything proved and exports what it likes."""
+"""Certification holds where the worker that elaborates lies: it calls everything proved and exports what it likes."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -81,7 +81,9 @@ class Export:
     def numeral(self, number: int) -> int:
         """Of type ``Nat``, as Lean elaborates it."""
         literal = self.expr(f"N {number}")
-        return self.app(self.const("OfNat.ofNat", 0), self.const("Nat"), literal, self.app(self.const("instOfNatNat"), literal))
+        return self.app(
+            self.const("OfNat.ofNat", 0), self.const("Nat"), literal, self.app(self.const("instOfNatNat"), literal)
+        )
 
     def equation(self, left: int, right: int) -> int:
         """``left = right`` in ``Nat``."""
@@ -305,26 +307,32 @@ def deep(kind: str, number: int) -> Callable[[Export], None]:
 
 
 LIES: dict[str, Callable[[Export], None]] = {
-    build.__name__: build
-    for build in (
-        wrong_type, true_equation, ill_typed_value, ill_typed_by_refl, missing_dependency, itself, dependency_after,
-        sorry, axiom_line, as_a_theorem, private_propext, other_name, a_definition, twice, not_positive, forged_recursor,
-        recursor_before, foreign_constructor, large_elimination, cyclic, forward, open_type, open_value, unknown_level,
-        no_proposition,
-    )
+    **{
+        build.__name__: build
+        for build in (
+            wrong_type, true_equation, ill_typed_value, ill_typed_by_refl, missing_dependency, itself, dependency_after,
+            sorry, axiom_line, as_a_theorem, private_propext, other_name, a_definition, twice, not_positive,
+            forged_recursor, recursor_before, foreign_constructor, large_elimination, cyclic, forward, open_type,
+            open_value, unknown_level, no_proposition,
+        )
+    },
+    **{
+        f"redeclares {name}": redeclared(name)
+        for name in ("propext", "Classical.choice", "Quot.sound", "sorryAx", "Nat", "True.intro")
+    },
+    **{f"marked {word}": flag(word) for word in ("unsafe", "partial", "1 unsafe", "99")},
+    **{
+        f"line {line[:20]!r}": fields(line)
+        for line in (
+            "", " ", "a", "a 0", "a 0 0 0", "a -1 0", "x 1", "b 00", "b 1_0", "b +1", "b ٣", "b 0 ", " b 0", "b  0",
+            "b 1048575", "b " + "9" * 30, "N " + "9" * 200_000, "N 1e9", "t 1", "c 0", "c 99", "j 1 1048577 0", "T \\x",
+            "T \\", "s 9 a", "s 0 a\\", "n 0 -1", "I 0", "M 0 7", "P 0", "quot", "axiom 0 0", "mutual 0",
+            "inductive 0 0", "inductive 0 9 1", "definition 1 4294967296 0 0", "definition 1 x 0 0", "theorem",
+            "recursor 0 0", "end 0 0 0 0", "prover-export 1",
+        )
+    },
+    **{f"deep {kind}": deep(kind, 100_000) for kind in ("app", "fun", "level", "name")},
 }  # fmt: skip
-LIES |= {f"redeclares {name}": redeclared(name) for name in ("propext", "Classical.choice", "Quot.sound", "sorryAx", "Nat")}
-LIES |= {f"marked {word}": flag(word) for word in ("unsafe", "partial", "1 unsafe", "99")}
-LIES |= {
-    f"line {line[:20]!r}": fields(line)
-    for line in (
-        "", " ", "a", "a 0", "a 0 0 0", "a -1 0", "x 1", "b 00", "b 1_0", "b +1", "b ٣", "b 0 ", " b 0", "b  0", "b 1048575",
-        "b " + "9" * 30, "N " + "9" * 200_000, "N 1e9", "t 1", "c 0", "c 99", "j 1 1048577 0", "T \\x", "T \\", "s 9 a", "s 0 a\\",
-        "n 0 -1", "I 0", "M 0 7", "P 0", "quot", "axiom 0 0", "mutual 0", "inductive 0 0", "inductive 0 9 1",
-        "definition 1 4294967296 0 0", "definition 1 x 0 0", "theorem", "recursor 0 0", "end 0 0 0 0", "prover-export 1",
-    )
-}  # fmt: skip
-LIES |= {f"deep {kind}": deep(kind, 100_000) for kind in ("app", "fun", "level", "name")}
 
 TRUE = export(true_equation)
 TEXTS = {
@@ -386,7 +394,11 @@ def test_running_code_in_the_kernel_is_not_certified(liar: LeanPool, tmp_path: P
 def test_a_forbidden_constant_is_not_certified(liar: LeanPool, tmp_path: Path) -> None:
     def build(e: Export) -> None:
         n = e.numeral(1)
-        e.theorem("target", e.app(e.const("LE.le", 0), e.const("Nat"), e.const("instLENat"), n, n), e.app(e.const("Nat.le_refl"), n))
+        e.theorem(
+            "target",
+            e.app(e.const("LE.le", 0), e.const("Nat"), e.const("instLENat"), n, n),
+            e.app(e.const("Nat.le_refl"), n),
+        )
 
     statement = "theorem target : (1 : Nat) ≤ 1"
     assert told(liar, tmp_path, statement, export(build)).status == "proved"
@@ -394,7 +406,9 @@ def test_a_forbidden_constant_is_not_certified(liar: LeanPool, tmp_path: Path) -
     assert verdict.reason == "certification: forbidden_constant: audit: it uses Nat.le_refl"
 
 
-@pytest.mark.parametrize(("declared", "status"), [(("v",), "proved"), ((), "failed"), (("v", "w"), "failed"), (("v", "v"), "failed")])
+@pytest.mark.parametrize(
+    ("declared", "status"), [(("v",), "proved"), ((), "failed"), (("v", "w"), "failed"), (("v", "v"), "failed")]
+)
 def test_universe_parameters_are_those_of_the_statement(
     liar: LeanPool, tmp_path: Path, declared: tuple[str, ...], status: str
 ) -> None:
