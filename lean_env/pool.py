@@ -13,8 +13,8 @@ Every request gets exactly one result. What the pool does to earn that:
   was held is checked again elsewhere: after a failed canary one by one, to find the candidate that did the damage; a
   candidate that alone damages two workers is ``failed``. A fresh worker that fails is a :class:`CanaryError`.
 * **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to one
-  that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to four of
-  those, from the first proof on; all of the above holds for them too.
+  that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to
+  four of those, from the first proof on; all of the above holds for them too.
 * **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
   (sampling) overlaps with checking; the driver's memory does not grow with their number.
 """
