@@ -177,15 +177,25 @@ partial def sameConstant (c : Comparison) (n m : Name) (s : Agreed) : Option Agr
     | _, _ => none
 end
 
-/-! ### Second check by the kernel -/
+/-! ### Second check by the kernel
+
+Or, where another worker is to make that check, only the declarations in an order in which the kernel takes them. -/
 
 structure Rebuilt where
   env : Environment
+  /-- Whether the kernel is asked here. -/
+  ask : Bool
   wrong : Option String := none
+  /-- Last first. -/
+  added : List Declaration := []
+  done : NameSet := {}
 
 @[noinline] def addRaw (env : Environment) (d : Declaration) : Except Kernel.Exception Environment := env.addDeclCore 0 d none
 
-def add (r : Rebuilt) (n : Name) (d : Declaration) : Rebuilt :=
+/-- Adds a declaration that makes the constants `names`, of which `n` is one. -/
+def add (r : Rebuilt) (n : Name) (names : List Name) (d : Declaration) : Rebuilt :=
+  let r := { r with added := d :: r.added, done := Wire.insertAll names r.done }
+  if !r.ask then r else
   match addRaw r.env d with
   | .ok env => { r with env }
   | .error _ => { r with wrong := some s!"the kernel rejects {Wire.shown n}" }
@@ -224,23 +234,24 @@ def without (defined : List Name) : List Name → List Name
 
 mutual
 partial def rebuild (own : List Constant) (n : Name) (r : Rebuilt) : Rebuilt :=
-  if r.wrong.isSome || (r.env.checked.get.find? n).isSome then r else
+  if r.wrong.isSome || r.done.contains n || (r.env.checked.get.find? n).isSome then r else
   match find n own with
   | none => { r with wrong := some s!"{Wire.shown n} is unknown" }
   | some info => match info with
-    | .thmInfo v => addAfter own (uses info) n (.thmDecl v) r
-    | .defnInfo v => addAfter own (uses info) n (.defnDecl v) r
-    | .opaqueInfo v => addAfter own (uses info) n (.opaqueDecl v) r
+    | .thmInfo v => addAfter own (uses info) n [n] (.thmDecl v) r
+    | .defnInfo v => addAfter own (uses info) n [n] (.defnDecl v) r
+    | .opaqueInfo v => addAfter own (uses info) n [n] (.opaqueDecl v) r
     | .inductInfo v =>
       let types := inductiveTypes own v.all
-      addAfter own (without (definedNames types) (inductiveUses types)) n (.inductDecl v.levelParams v.numParams types v.isUnsafe) r
+      let names := definedNames types
+      addAfter own (without names (inductiveUses types)) n names (.inductDecl v.levelParams v.numParams types v.isUnsafe) r
     | .ctorInfo v => rebuild own v.induct r
     | .recInfo v => rebuildAll own v.all r
     | .axiomInfo _ => { r with wrong := some s!"{Wire.shown n} is an axiom" }
     | .quotInfo _ => { r with wrong := some s!"{Wire.shown n} is a quotient of the candidate's own" }
-partial def addAfter (own : List Constant) (needed : List Name) (n : Name) (d : Declaration) (r : Rebuilt) : Rebuilt :=
+partial def addAfter (own : List Constant) (needed : List Name) (n : Name) (names : List Name) (d : Declaration) (r : Rebuilt) : Rebuilt :=
   let r := rebuildAll own needed r
-  if r.wrong.isSome then r else add r n d
+  if r.wrong.isSome then r else add r n names d
 partial def rebuildAll (own : List Constant) : List Name → Rebuilt → Rebuilt
   | [], r => r
   | n :: ns, r => if r.wrong.isSome then r else rebuildAll own ns (rebuild own n r)
@@ -255,10 +266,10 @@ def differing (env : Kernel.Environment) : List Constant → Option String
       if Wire.sameNames info.levelParams c.info.levelParams && info.type == c.info.type then differing env cs
       else some s!"{Wire.shown c.name} has another type when rebuilt"
 
-def recheck (g : Ground) (own : List Constant) (target : Name) : Option String :=
-  let r := rebuild own target { env := g.header }
+def recheck (g : Ground) (own : List Constant) (target : Name) (ask : Bool) : Rebuilt :=
+  let r := rebuild own target { env := g.header, ask }
   match r.wrong with
-  | some why => some why
-  | none => differing r.env.checked.get own
+  | some _ => r
+  | none => if !ask then r else { r with wrong := differing r.env.checked.get own }
 
 end Audit

@@ -1,10 +1,10 @@
 module
-public meta import Judge
+public meta import Certify
 public meta import Library
 
 /-!
 The worker: reads requests, one JSON object a line, and writes one reply to each. docs/soundness.md says what the status
-`proved` claims and how it is decided.
+`proved` claims and how it is decided. Its first request decides what it is for good: one that certifies does nothing else.
 -/
 
 public meta section
@@ -59,17 +59,56 @@ def failure (nonce where_ why : String) (messages : List Message) : IO Json := d
 def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
 
 /-- A candidate's own words for what went wrong are shown, but decide nothing beyond that there was an error. -/
-def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) : IO Judge.Finding := do
+def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) (ask : Bool) :
+    IO Judge.Finding := do
   match o.refused with
   | some why => return { status := "forbidden_syntax", reason := "syntax: " ++ why }
   | none => match Wire.firstError o.messages with
     | some m => return { status := "failed", reason := "elaboration: " ++ (← Wire.headline m) }
-    | none => return Judge.judge g ref o.state forbidden
+    | none => return Judge.judge g ref o.state.env forbidden ask
+
+/-- What a second worker needs to certify a proof; without, why there is none. -/
+@[noinline] def exported (f : Judge.Finding) : BaseIO (List (String × Json)) := do
+  if f.status != "proved" then return []
+  match Export.text f.declarations with
+  | .ok text => return [("export", Json.str text)]
+  | .error why => return [("unexported", Json.str why)]
+
+def check (h : Session.Header) (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) : IO Json := do
+  let limit := Wire.natField j "heartbeats" 200000
+  let before ← IO.getNumHeartbeats
+  let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
+  let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
+  let after ← IO.getNumHeartbeats
+  let exporting := Wire.boolField j "export" false
+  let f ← finding g ref o (Wire.listField j "forbidden") !exporting
+  let messages ← Wire.messagesJson o.messages
+  let goals ← Wire.goals o.messages
+  let more ← if exporting then exported f else pure []
+  let stop ← IO.monoNanosNow
+  return Json.mkObj (
+    ("nonce", Json.str (Wire.field j "nonce")) :: ("status", Json.str f.status) :: ("reason", Json.str f.reason) ::
+    ("messages", messages) :: ("axioms", Wire.jsonStrings f.axioms) :: ("used", Wire.jsonStrings f.used) ::
+    ("goals", goals) :: ("heartbeats", Json.num (Nat.div (after - before) 1000)) ::
+    ("ms", milliseconds (stop - start)) :: more)
+
+/-- In `BaseIO` so that it is done before the clock is read. -/
+@[noinline] def certified (g : Audit.Ground) (ref : Judge.Reference) (text : String) (forbidden : List String) :
+    BaseIO Judge.Finding :=
+  return Certify.judge g ref text forbidden
+
+def certify (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) : IO Json := do
+  let f ← certified g ref (Wire.field j "export") (Wire.listField j "forbidden")
+  let stop ← IO.monoNanosNow
+  return Json.mkObj [
+    ("nonce", Json.str (Wire.field j "nonce")), ("status", Json.str f.status), ("reason", Json.str f.reason),
+    ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("ms", milliseconds (stop - start))]
 
 /-- The time limit for references: they are ours, and the same whatever the request's own limit. -/
 def referenceHeartbeats : Nat := 1000000
 
-def check (c : Caches) (j : Json) : IO Json := do
+/-- Whatever is asked about a statement starts with its reference. -/
+def about (c : Caches) (j : Json) : IO Json := do
   let start ← IO.monoNanosNow
   let nonce := Wire.field j "nonce"
   let h ← Session.header c.imports c.headers c.empty (Wire.field j "header")
@@ -80,21 +119,10 @@ def check (c : Caches) (j : Json) : IO Json := do
     let ref ← referenceOf c h g referenceHeartbeats (Wire.field j "statement") (Wire.field j "target")
     match ref.failure with
     | some why => failure nonce "statement" why ref.messages
-    | none =>
-      if Wire.field j "op" == "elaborate" then return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
-      let limit := Wire.natField j "heartbeats" 200000
-      let before ← IO.getNumHeartbeats
-      let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
-      let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
-      let after ← IO.getNumHeartbeats
-      let f ← finding g ref o (Wire.listField j "forbidden")
-      let messages ← Wire.messagesJson o.messages
-      let goals ← Wire.goals o.messages
-      let stop ← IO.monoNanosNow
-      return Json.mkObj [
-        ("nonce", Json.str nonce), ("status", Json.str f.status), ("reason", Json.str f.reason), ("messages", messages),
-        ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("goals", goals),
-        ("heartbeats", Json.num (Nat.div (after - before) 1000)), ("ms", milliseconds (stop - start))]
+    | none => match Wire.field j "op" with
+      | "check" => check h g ref j start
+      | "certify" => certify g ref j start
+      | _ => return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
 
 /-- A whole file, imports and all, as `lean FILE` would take it. -/
 def file (c : Caches) (j : Json) : IO Json := do
@@ -124,8 +152,9 @@ def beginsWith : List Char → List Char → Bool
 
 def answer (c : Caches) (j : Json) : IO Json :=
   match Wire.field j "op" with
-  | "check" => check c j
-  | "elaborate" => check c j
+  | "check" => about c j
+  | "elaborate" => about c j
+  | "certify" => about c j
   | "file" => file c j
   | op =>
     if beginsWith "library.".toList op.toList then library c j
@@ -137,16 +166,28 @@ def answer (c : Caches) (j : Json) : IO Json :=
   h.putStrLn j.compress
   h.flush
 
-partial def loop (c : Caches) (requests verdicts : IO.FS.Handle) : IO Unit := do
+def failed (nonce why : String) : Json := Json.mkObj [("nonce", Json.str nonce), ("error", Json.str why)]
+
+def reply (c : Caches) (j : Json) (certifies : Bool) : IO Json := do
+  let nonce := Wire.field j "nonce"
+  if certifies != (Wire.field j "op" == "certify") then
+    return failed nonce "a worker that certifies does nothing else, and no other certifies"
+  match ← (answer c j).toBaseIO with
+  | .ok reply => return reply
+  | .error e => return failed nonce (toString e)
+
+/-- `certifies` is what the worker was first asked for, once it was. -/
+partial def loop (c : Caches) (requests verdicts : IO.FS.Handle) (certifies : Option Bool) : IO Unit := do
   let line ← readLine requests
   if line.isEmpty then return ()
-  let reply ← match Json.parse line with
-    | .error e => pure (Json.mkObj [("nonce", Json.str ""), ("error", Json.str e)])
-    | .ok j => match ← (answer c j).toBaseIO with
-      | .ok reply => pure reply
-      | .error e => pure (Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str (toString e))])
-  writeLine verdicts reply
-  loop c requests verdicts
+  match Json.parse line with
+  | .error e =>
+    writeLine verdicts (failed "" e)
+    loop c requests verdicts certifies
+  | .ok j =>
+    let certifies := certifies.getD (Wire.field j "op" == "certify")
+    writeLine verdicts (← reply c j certifies)
+    loop c requests verdicts (some certifies)
 
 unsafe def serve : IO Unit := do
   let verdicts ← IO.FS.Handle.mk "/dev/verdict" .write
@@ -161,6 +202,6 @@ unsafe def serve : IO Unit := do
     let headers ← IO.mkRef []
     let references ← IO.mkRef []
     writeLine verdicts (Json.mkObj [("ready", Json.bool true), ("version", Json.str Lean.versionString)])
-    loop { empty, imports, headers, references } requests verdicts
+    loop { empty, imports, headers, references } requests verdicts none
 
 end Check

@@ -29,6 +29,9 @@ structure Reference where
 
 def axiomsAllowed : List Name := [``propext, ``Classical.choice, ``Quot.sound]
 
+/-- Opaque constants that the kernel computes by running compiled code, with no axiom to show for it. -/
+def runsCode : List Name := [``Lean.reduceBool, ``Lean.reduceNat]
+
 def absolute (scope : Command.Scope) (target : String) : Name :=
   match target.toName with
   | .str .anonymous s => scope.currNamespace ++ Name.mkSimple s
@@ -105,10 +108,17 @@ structure Finding where
   reason : String := ""
   axioms : List String := []
   used : List String := []
+  /-- Where the status is `proved`: all that the target rests on within the candidate, last first. -/
+  declarations : List Declaration := []
 
 def badAxioms : List Name → List Name
   | [] => []
   | n :: ns => if Wire.hasName n axiomsAllowed then badAxioms ns else n :: badAxioms ns
+
+/-- The first of `ns` that is among `wanted`. -/
+def firstOf (wanted : List Name) : List Name → Option Name
+  | [] => none
+  | n :: ns => if Wire.hasName n wanted then some n else firstOf wanted ns
 
 def shownAll : List Name → List String
   | [] => []
@@ -122,37 +132,56 @@ def libraryOnly (g : Audit.Ground) (statement : NameSet) : List Name → List Na
     else n :: libraryOnly g statement ns
 
 /-- The declaration under the target's name: as the reference has it, or with the other visibility. -/
-def candidateName (ref : Reference) (state : Command.State) (env : Kernel.Environment) : Name :=
-  if (env.find? ref.name).isSome then ref.name
+def candidateName (ref : Reference) (env : Environment) : Name :=
+  if (env.checked.get.find? ref.name).isSome then ref.name
   else if isPrivateName ref.name then Wire.userName ref.name
-  else mkPrivateName state.env ref.name
+  else mkPrivateName env ref.name
 
-def judge (g : Audit.Ground) (ref : Reference) (state : Command.State) (entries : List String) : Finding :=
-  let env := state.env.checked.get
-  let name := candidateName ref state env
-  let changed (why : String) : Finding := { status := "statement_changed", reason := "audit: " ++ why }
+/-- What an environment says for itself: `proved` as far as names, types, axioms and constants tell. -/
+structure Claim where
+  finding : Finding
+  /-- The target as the environment names it. -/
+  name : Name
+  own : List Audit.Constant := []
+
+def claim (g : Audit.Ground) (ref : Reference) (env : Environment) (entries : List String) : Claim :=
+  let name := candidateName ref env
+  let kernel := env.checked.get
+  let changed (why : String) : Claim := { name, finding := { status := "statement_changed", reason := "audit: " ++ why } }
   if Audit.inHeader g name then changed s!"{ref.target} is declared by the header" else
-  match env.find? name with
+  match kernel.find? name with
   | none => changed s!"no declaration is named {Wire.shown ref.name}"
   | some (.thmInfo v) =>
     if !Audit.asMany v.levelParams ref.levelParams then changed s!"{ref.target} has other universe parameters" else
-    let comparison : Audit.Comparison := { ground := g, left := ref.env, right := env }
+    let comparison : Audit.Comparison := { ground := g, left := ref.env, right := kernel }
     match Audit.sameExpr comparison (Audit.normal ref.type ref.levelParams) (Audit.normal v.type v.levelParams) {} with
     | none => changed s!"{ref.target} states something else"
     | some _ =>
-      let r := Audit.reach g env [name] {}
+      let r := Audit.reach g kernel [name] {}
       let axioms := Wire.sorted (shownAll r.axioms)
+      let found (status reason : String) : Claim := { name, finding := { status, reason, axioms } }
       match r.wrong with
-      | some why => { status := "failed", reason := "audit: " ++ why, axioms }
+      | some why => found "failed" ("audit: " ++ why)
       | none => match badAxioms r.axioms with
         | a :: as =>
-          if Wire.hasName ``sorryAx (a :: as) then { status := "sorry", reason := "audit: it rests on sorry", axioms }
-          else { status := "forbidden_axiom", reason := s!"audit: it rests on the axiom {Wire.shown a}", axioms }
-        | [] => match firstForbidden (forbidden entries {}) ref.constants r.outside with
-          | some n => { status := "forbidden_constant", reason := s!"audit: it uses {Wire.shown n}", axioms }
-          | none => match Audit.recheck g r.own name with
-            | some why => { status := "failed", reason := "kernel: " ++ why, axioms }
-            | none => { status := "proved", axioms, used := Wire.sorted (shownAll (libraryOnly g ref.constants r.outside)) }
+          if Wire.hasName ``sorryAx (a :: as) then found "sorry" "audit: it rests on sorry"
+          else found "forbidden_axiom" s!"audit: it rests on the axiom {Wire.shown a}"
+        | [] => match firstOf runsCode r.outside with
+          | some n => found "forbidden_axiom" s!"audit: it rests on compiled code, by {Wire.shown n}"
+          | none => match firstForbidden (forbidden entries {}) ref.constants r.outside with
+            | some n => found "forbidden_constant" s!"audit: it uses {Wire.shown n}"
+            | none =>
+              let used := Wire.sorted (shownAll (libraryOnly g ref.constants r.outside))
+              { name, own := r.own, finding := { status := "proved", axioms, used } }
   | some _ => changed s!"{ref.target} is not a theorem"
+
+/-- The claim of a candidate's environment, borne out by the kernel unless another worker is to see to that. -/
+def judge (g : Audit.Ground) (ref : Reference) (env : Environment) (entries : List String) (ask : Bool) : Finding :=
+  let c := claim g ref env entries
+  if c.finding.status != "proved" then c.finding else
+  let r := Audit.recheck g c.own c.name ask
+  match r.wrong with
+  | some why => { c.finding with status := "failed", reason := "kernel: " ++ why, used := [] }
+  | none => { c.finding with declarations := r.added }
 
 end Judge

@@ -1,11 +1,12 @@
 """What a worker's reply, or its loss, means for the task that was put to it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from lean_env.certify import CertifyRequest, Exported
 from lean_env.errors import WorkerError
-from lean_env.protocol import Message, StatementFailure, Status, Verdict
+from lean_env.protocol import CheckRequest, Message, StatementFailure, Status, Verdict
 from lean_env.schedule import Answer, Task
 from lean_env.worker import WorkerLost
 
@@ -30,8 +31,17 @@ class _CheckReply(msgspec.Struct, frozen=True):
     axioms: tuple[str, ...] = ()
     used: tuple[str, ...] = ()
     goals: tuple[str, ...] = ()
-    heartbeats: int = 0
-    ms: float = 0.0
+    heartbeats: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    ms: Annotated[float, msgspec.Meta(ge=0, lt=1e12)] = 0.0
+    export: str | None = None
+    unexported: str = ""
+
+
+class _CertifyReply(msgspec.Struct, frozen=True):
+    status: Status
+    reason: str = ""
+    axioms: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
 
 
 class _FailureReply(msgspec.Struct, frozen=True):
@@ -60,13 +70,18 @@ def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
         failed = msgspec.convert(reply, _FailureReply)
         where = "header" if failed.statement_failure == "header" else "statement"
         failure = StatementFailure(request.id, where, failed.reason, failed.messages)
-        return failure if task.kind == "check" else (request.id, failure)
+        return (request.id, failure) if task.kind == "elaborate" else failure
     if task.kind == "elaborate":
         if reply.get("ok") is not True:
             raise msgspec.ValidationError("neither `ok` nor `statement_failure`")
         return request.id, None
-    checked = msgspec.convert(reply, _CheckReply)
-    return Verdict(
+    if task.kind == "certify":
+        return _certified(task, msgspec.convert(reply, _CertifyReply), toolchain)
+    return _checked(task, request, msgspec.convert(reply, _CheckReply), toolchain)
+
+
+def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _CheckReply, toolchain: str) -> Answer:
+    verdict = Verdict(
         request.id,
         checked.status,
         checked.reason,
@@ -77,7 +92,24 @@ def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
         checked.heartbeats,
         round(checked.ms / 1000, 6),
         toolchain,
+        "audited" if checked.status == "proved" else "",
     )
+    if not verdict.proved or not task.job.certify:
+        return verdict
+    if checked.export is None:
+        return Verdict(request.id, "failed", f"certification: {checked.unexported or 'no export'}", toolchain=toolchain)
+    return Exported(verdict, checked.export)
+
+
+def _certified(task: Task, reply: _CertifyReply, toolchain: str) -> Verdict:
+    """What the candidate's own worker found is kept only where the other one cannot know it."""
+    assert task.verdict is not None
+    if reply.status == "proved":
+        return msgspec.structs.replace(
+            task.verdict, level="certified", axioms=reply.axioms, used_constants=reply.used, toolchain=toolchain
+        )
+    ident = task.verdict.attempt_id
+    return Verdict(ident, "failed", f"certification: {reply.status}: {reply.reason}", toolchain=toolchain)
 
 
 def answer_of_losses(
@@ -92,7 +124,7 @@ def answer_of_losses(
     status = statuses[-1]
     if statuses.count(status) < 2 and not (vouched and losses[-1].kind == "timeout"):
         return None
-    reason = f"limits: {losses[-1]}"
+    reason = f"{'certification' if task.kind == 'certify' else 'limits'}: {losses[-1]}"
     if task.request is None:
         return WorkerLost(losses[-1].kind, f"{name_of(task)}: {losses[-1]}")
     if task.kind == "elaborate":
@@ -102,7 +134,8 @@ def answer_of_losses(
 
 def answer_of_damage(task: Task, wrong: str, toolchain: str) -> Answer | WorkerError:
     """The result of a task that alone made two workers fail their canaries."""
-    reason = f"limits: leaves behind a worker that answers wrongly ({wrong})"
+    step = "certification" if task.kind == "certify" else "limits"
+    reason = f"{step}: leaves behind a worker that answers wrongly ({wrong})"
     if task.request is None:
         return WorkerError(f"{name_of(task)}: {reason}")
     if task.kind == "elaborate":

@@ -13,6 +13,9 @@ Every request gets exactly one result. What the pool does to earn that:
   answered rightly, so no result that was given out ever has to be taken back. When a worker fails, or is lost, what
   was held is checked again elsewhere: after a failed canary one by one, to find the candidate that did the damage; a
   candidate that alone damages two workers is ``failed``. A fresh worker that fails is a :class:`CanaryError`.
+* **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to one
+  that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to
+  four of those, from the first proof on; all of the above holds for them too.
 * **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
   (sampling) overlaps with checking; the driver's memory does not grow with their number.
 """
@@ -24,10 +27,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lean_env import canaries, certify
+from lean_env.certify import ByteRoom, CertifyRequest, Exported
 from lean_env.errors import LeanError, StatementError, WorkerError
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 from lean_env.schedule import Answer, Job, Kind, Task, TaskQueue
-from lean_env.slot import CANARY_CHECKS, Slot, Startable
+from lean_env.slot import CANARY_CHECKS, Role, Slot, Startable
 from lean_env.source import candidate_text, refusal, target_name
 
 _T = TypeVar("_T")
@@ -35,32 +40,44 @@ _T = TypeVar("_T")
 
 class PoolStats(msgspec.Struct, frozen=True):
     """What a pool has done so far. ``restarts`` are starts that replace a lost or retired worker; ``lean_seconds`` is
-    Lean's own time."""
+    Lean's own time for checks, ``certify_seconds`` that for certifications. ``disagreements`` are proofs that the
+    second worker refused: somebody attacks, or we have a bug."""
 
     checks: int = 0
     started: int = 0
     restarts: int = 0
     lost: int = 0
     lean_seconds: float = 0.0
+    certifications: int = 0
+    certify_seconds: float = 0.0
+    disagreements: int = 0
     peak_worker_mb: float = 0.0
 
 
 class LeanPool:
-    """A context manager that owns ``workers`` Lean processes, each started when there is work for it.
+    """A context manager that owns ``workers`` Lean processes and those that certify what they prove, each started when
+    there is work for it.
 
     Its methods may be called from several threads at once.
     """
 
-    def __init__(self, toolchain: Startable, workers: int = 2) -> None:
+    def __init__(self, toolchain: Startable, workers: int = 2, *, certifier: Startable | None = None) -> None:
+        """``certifier`` is the Lean of the workers that certify; None takes the same for both."""
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         self._toolchain = toolchain
-        self.queue = TaskQueue()
+        self._queue = TaskQueue()
+        self._waiting = ByteRoom(certify.WAITING_BYTES)
+        self._proved = TaskQueue(self._free)
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
         self._stats = PoolStats()
         self._fatal: LeanError | None = None
-        self._slots = [Slot(self, number) for number in range(workers)]
+        checking = Role(toolchain, self._queue, canaries.wrong_canary, self._give)
+        certifying = Role(certifier or toolchain, self._proved, canaries.wrong_certificate, self._give_certified)
+        self._workers = workers
+        self._slots = [Slot(self, checking, number) for number in range(workers)]
+        self._slots += [Slot(self, certifying, number) for number in range((workers + 3) // 4)]
         self._threads: list[threading.Thread] = []
         self._window = workers * (CANARY_CHECKS + 16)
 
@@ -78,8 +95,8 @@ class LeanPool:
 
     @property
     def workers(self) -> int:
-        """How many Lean processes run at once at most."""
-        return len(self._slots)
+        """How many candidates are checked at once at most."""
+        return self._workers
 
     @property
     def stats(self) -> PoolStats:
@@ -93,30 +110,34 @@ class LeanPool:
     @property
     def waiting(self) -> int:
         """How many tasks no worker has taken yet."""
-        return self.queue.waiting
+        return self._queue.waiting + self._proved.waiting
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that run now."""
+        """Process ids of the workers that run now, those that check before those that certify."""
         workers = [slot.worker for slot in self._slots]  # a slot may lose its worker meanwhile
         return [worker.pid for worker in workers if worker is not None]
 
     def close(self) -> None:
         """Kills every worker and ends every running call with an error. Safe to call again."""
-        self.queue.close()
+        self._queue.close()
+        self._proved.close()
+        self._waiting.close()
         self.fail(WorkerError("the Lean pool was closed"))
         for slot in self._slots:
             slot.kill()
         for thread in self._threads:
             thread.join()
 
-    def check(self, requests: Iterable[CheckRequest]) -> Iterator[Verdict | StatementFailure]:
+    def check(self, requests: Iterable[CheckRequest], *, certify: bool = True) -> Iterator[Verdict | StatementFailure]:
         """Checks candidates and yields one result for each as they finish, in no particular order.
+
+        The level of what is proved is ``certified``, or ``audited`` without ``certify``.
 
         ``requests`` is read ahead in a thread of its own; an exception in it ends the iteration with that exception
         once what was read before is answered. Raises WorkerError or CanaryError when Lean itself cannot be had; what
         was not yielded is owed.
         """
-        for answer in self._run(requests, self._check_task):
+        for answer in self._run(requests, self._check_task, certify):
             assert isinstance(answer, Verdict | StatementFailure)
             yield answer
 
@@ -142,8 +163,10 @@ class LeanPool:
 
     # Jobs
 
-    def _run(self, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]") -> Iterator[Answer]:
-        job = Job(threading.Semaphore(self._window))
+    def _run(
+        self, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]", certify: bool = False
+    ) -> Iterator[Answer]:
+        job = Job(threading.Semaphore(self._window), certify)
         with self._lock:
             if self._fatal is not None:
                 raise self._fatal
@@ -180,14 +203,15 @@ class LeanPool:
                 task = make(job, item)
                 fed += 1
                 if isinstance(task, Task):
-                    self.queue.put(task)
+                    self._queue.put(task)
                 else:
                     job.results.put(task)
         except BaseException as error:
             job.failure = error
         job.fed = fed
         job.results.put(None)
-        self.queue.wake()  # what idle workers hold back for this job may go out now
+        self._queue.wake()  # what idle workers hold back for this job may go out now
+        self._proved.wake()
         if job.cancelled and isinstance(source, Generator):
             source.close()
 
@@ -207,8 +231,13 @@ class LeanPool:
             "forbidden": request.forbidden_constants,
             "heartbeats": request.limits.heartbeats,
             "syntax": True,
+            "export": job.certify,
         }
-        return Task(job, "check", (request.header, request.formal_statement), message, request.limits, request)
+        key = (request.header, request.formal_statement)
+        task = Task(job, "check", key, message, request.limits, request)
+        if job.certify:
+            task.reply_bytes = certify.EXPORT_REPLY_BYTES
+        return task
 
     def _elaborate_task(self, job: Job, request: CheckRequest) -> Task | Answer:
         try:
@@ -218,6 +247,37 @@ class LeanPool:
         message = {"op": "elaborate", "header": request.header, "statement": request.formal_statement, "target": target}
         key = (request.header, request.formal_statement)
         return Task(job, "elaborate", key, message, request.limits, request)
+
+    # What becomes of answers
+
+    def _give(self, task: Task, answer: Answer | WorkerError) -> None:
+        if not isinstance(answer, Exported):
+            task.job.results.put(answer)
+            return
+        assert isinstance(task.request, CheckRequest)
+        request = CertifyRequest(
+            task.request.id,
+            task.request.header,
+            task.request.formal_statement,
+            task.message["target"],
+            task.request.forbidden_constants,
+            answer.export,
+        )
+        limits = certify.limits(task.limits)
+        proved = Task(task.job, "certify", task.key, certify.message(request), limits, request, answer.verdict)
+        self._waiting.take(len(answer.export))
+        self._proved.put(proved)
+
+    def _give_certified(self, task: Task, answer: Answer | WorkerError) -> None:
+        if isinstance(answer, Verdict) and answer.status == "failed":
+            self.count(disagreements=1)
+        task.job.results.put(answer)
+        self._free(task)
+
+    def _free(self, task: Task) -> None:
+        """A proof no longer waits for certification."""
+        assert isinstance(task.request, CertifyRequest)
+        self._waiting.give(len(task.request.export))
 
     # What the slots ask for
 

@@ -20,6 +20,8 @@ Status = Literal[
     "timeout",
     "memory",
 ]
+Level = Literal["", "audited", "certified"]
+"""How far ``proved`` was looked into: by the worker that elaborated the candidate, or also by one that never saw it."""
 Severity = Literal["error", "warning", "information"]
 
 
@@ -64,9 +66,9 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Lean's judgement of one attempt. ``proved`` makes the claim that docs/soundness.md spells out.
 
     ``reason`` says in one line what decided a status other than ``proved``, as ``step: what``, with step one of
-    ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``. ``used_constants`` are the library
-    constants that the accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements and may differ
-    between runs.
+    ``text``, ``syntax``, ``elaboration``, ``audit``, ``kernel``, ``limits``, ``certification``. ``used_constants`` are
+    the library constants that the accepted proof refers to directly. ``heartbeats`` and ``seconds`` are measurements
+    and may differ between runs. ``level`` is empty unless proved; ``checkers`` names the external checkers that agreed.
     """
 
     attempt_id: str
@@ -79,6 +81,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeats: int = 0
     seconds: float = 0.0
     toolchain: str = ""
+    level: Level = ""
+    checkers: tuple[str, ...] = ()
 
     @property
     def proved(self) -> bool:

@@ -5,14 +5,15 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lean_env.certify import CertifyRequest, Exported
 from lean_env.errors import LeanError
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 
-Kind = Literal["check", "elaborate", "ask", "file"]
+Kind = Literal["check", "elaborate", "ask", "file", "certify"]
 STAY = 32
 """How many tasks in a row a worker takes of one statement while others wait."""
 TURN_SECONDS = 1.0
@@ -21,7 +22,7 @@ SWITCH_SECONDS = 15.0
 """How long a worker keeps to files, or to anything else, before it changes over for want of another: that costs the
 start of a worker."""
 
-Answer = Verdict | StatementFailure | tuple[str, StatementFailure | None] | dict[str, Any]
+Answer = Verdict | Exported | StatementFailure | tuple[str, StatementFailure | None] | dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -29,6 +30,8 @@ class Job:
     """One call of the pool. Results go through ``results``; ``room`` bounds how many tasks are under way."""
 
     room: threading.Semaphore
+    certify: bool = False
+    """Whether what a worker calls proved is put to a second one."""
     results: "queue.SimpleQueue[Answer | LeanError | None]" = field(default_factory=queue.SimpleQueue)
     """Answers as they come; an error ends the job; None wakes its reader when the feed has ended."""
     fed: int | None = None
@@ -48,7 +51,9 @@ class Task:
     """Tasks with the same key go to the same worker if possible: it has their header and statement at hand."""
     message: dict[str, Any]
     limits: Limits
-    request: CheckRequest | None = None
+    request: CheckRequest | CertifyRequest | None = None
+    verdict: Verdict | None = None
+    """What there is to certify."""
     suspect: bool = False
     """A worker failed its canaries after this task and others: it is to be tried by itself."""
     damages: int = 0
@@ -74,9 +79,12 @@ class TaskQueue:
     Jobs take turns, so that one with a single task waits for no other to end. Within a job the oldest key comes first.
     A worker that ran an unfiltered file must be replaced before it may check again: workers change over only when
     nobody else does what is waiting, and then for ``SWITCH_SECONDS`` at least.
+
+    ``dropped`` is told of tasks that nobody waits for any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: "Callable[[Task], None] | None" = None) -> None:
+        self._dropped = dropped
         self._changed = threading.Condition()
         self._returned: deque[Task] = deque()
         self._jobs: OrderedDict[Job, OrderedDict[Hashable, deque[Task]]] = OrderedDict()
@@ -139,7 +147,7 @@ class TaskQueue:
     def _next(self, worker: int) -> Task | None:
         while self._returned:
             task = self._returned.popleft()
-            if not task.job.cancelled:
+            if self._wanted(task):
                 return task
         while self._jobs:
             job, key = self._choose(worker)
@@ -149,9 +157,14 @@ class TaskQueue:
                 del groups[key]
             if not groups:
                 del self._jobs[job]
-            if not task.job.cancelled:
+            if self._wanted(task):
                 return task
         return None
+
+    def _wanted(self, task: Task) -> bool:
+        if task.job.cancelled and self._dropped is not None:
+            self._dropped(task)
+        return not task.job.cancelled
 
     def _choose(self, worker: int) -> tuple[Job, Hashable]:
         """What this worker is at, unless it had its turn; else of the job whose turn it is the oldest key that no other
@@ -192,11 +205,14 @@ class Held:
 
     items: list[tuple[Task, Answer]] = field(default_factory=list)
     since: float = 0.0
+    size: int = 0
+    """Bytes of exports among them."""
 
     def add(self, task: Task, answer: Answer) -> None:
         if not self.items:
             self.since = time.monotonic()
         self.items.append((task, answer))
+        self.size += len(answer.export) if isinstance(answer, Exported) else 0
 
     def age(self) -> float:
         """Seconds that the oldest has waited; 0 where there is none."""

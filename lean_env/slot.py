@@ -1,9 +1,10 @@
 """One place for a Lean worker in the pool, with the thread that serves it."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from lean_env import canaries
+import msgspec
+
 from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
 from lean_env.errors import CanaryError, CheckLostError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
@@ -11,6 +12,8 @@ from lean_env.worker import Launch, Worker, WorkerLost
 
 CANARY_CHECKS = 200
 """Most results held back."""
+HELD_BYTES = 16 << 20
+"""Most bytes of exports held back, but for the last one."""
 CANARY_SECONDS = 3.0
 """Longest that a busy worker's results are held back, plus the check that runs."""
 CANARY_IDLE_SECONDS = 0.3
@@ -40,24 +43,31 @@ class Startable(Protocol):
 class Owner(Protocol):
     """What a slot needs of its pool."""
 
-    @property
-    def toolchain(self) -> Startable: ...
-
-    @property
-    def queue(self) -> TaskQueue: ...
-
     def count(self, **more: float) -> None: ...
 
     def fail(self, error: LeanError) -> None: ...
 
 
+class Role(msgspec.Struct, frozen=True):
+    """What the workers of a slot are for: which Lean they are, where their tasks come from, which questions tell that
+    one is in order, and what is to be done with an answer that may be relied on."""
+
+    toolchain: Startable
+    queue: TaskQueue
+    wrong_canary: Callable[[Worker, Task | None], str | None]
+    give: Callable[[Task, Answer | WorkerError], None]
+
+
 class Slot:
     """One place for a worker, with the thread that serves it. All but :meth:`kill` runs in that thread."""
 
-    def __init__(self, pool: Owner, number: int) -> None:
+    def __init__(self, pool: Owner, role: Role, number: int) -> None:
         self.number = number
         self.worker: Worker | None = None
         self._pool = pool
+        self._role = role
+        self._clean = 0
+        """How much the worker had been asked when it was ready."""
         self._held = Held()
         self._tainted = False
         self._starts = 0
@@ -70,7 +80,7 @@ class Slot:
 
     def serve(self) -> None:
         """Takes tasks until the pool closes. An error that is ours ends every job of the pool."""
-        queue = self._pool.queue
+        queue = self._role.queue
         try:
             while not queue.closed:
                 patience = None if not self._held.items else 0.0 if self._awaited() else CANARY_IDLE_SECONDS
@@ -95,10 +105,10 @@ class Slot:
         """Gets one answer, on as many workers as it takes."""
         losses: list[WorkerLost] = []
         outside = 0
-        version = self._pool.toolchain.version
+        version = self._role.toolchain.version
         if task.suspect or task.kind == "file" or task.key == self._slow:
             self._release()  # what came before must not be mixed up with it
-        while not self._pool.queue.closed:
+        while not self._role.queue.closed:
             worker = self._ready_worker(fresh=bool(losses) or (self._tainted and task.kind != "file"))
             if worker is None:
                 return
@@ -110,8 +120,9 @@ class Slot:
                 self._lose()
                 if loss.kind in ("killed", "starved"):
                     outside += 1
-                    if outside >= OUTSIDE_LOSSES and not self._pool.queue.closed:
-                        self._give(task, CheckLostError(name_of(task), f"lost its Lean worker {outside} times: {loss}"))
+                    if outside >= OUTSIDE_LOSSES and not self._role.queue.closed:
+                        lost = CheckLostError(name_of(task), f"lost its Lean worker {outside} times: {loss}")
+                        self._role.give(task, lost)
                         return
                     continue
                 losses.append(loss)
@@ -119,7 +130,7 @@ class Slot:
                 self._slow = task.key if loss.kind == "timeout" else self._slow
                 final = answer_of_losses(task, losses, vouched, version)
                 if final is not None:
-                    self._give(task, final)
+                    self._role.give(task, final)
                     return
             else:
                 self._keep(task, answer, reply)
@@ -129,10 +140,14 @@ class Slot:
         worker = self.worker
         assert worker is not None
         milliseconds = reply.get("ms", 0.0)
-        self._pool.count(checks=1, lean_seconds=milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0)
+        seconds = milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
+        if task.kind == "certify":
+            self._pool.count(certifications=1, certify_seconds=seconds)
+        else:
+            self._pool.count(checks=1, lean_seconds=seconds)
         if task.kind == "file":
             self._tainted = True  # it ran unfiltered: no check may follow on this worker
-            self._give(task, answer)
+            self._role.give(task, answer)
             return
         if refused_late(answer):
             self._retire_at_once(task, answer)
@@ -140,8 +155,9 @@ class Slot:
         self._held.add(task, answer)
         memory = worker.usage().memory_mb
         old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
+        full = len(self._held.items) >= CANARY_CHECKS or self._held.size >= HELD_BYTES
         now = task.suspect or task.returned >= RETURNS
-        if old or now or len(self._held.items) >= CANARY_CHECKS or self._held.age() >= CANARY_SECONDS:
+        if old or now or full or self._held.age() >= CANARY_SECONDS:
             self._release()
         if old:
             self._discard()
@@ -155,17 +171,14 @@ class Slot:
             self._held.add(task, answer)
         self._lose()
         if vouched:
-            self._give(task, answer)
-
-    def _give(self, task: Task, answer: Answer | WorkerError) -> None:
-        task.job.results.put(answer)
+            self._role.give(task, answer)
 
     def _release(self) -> None:
         """Asks the canaries and gives out what is held, or sees to it that it is checked again."""
         if not self._held.items or self.worker is None:
             return
         try:
-            wrong = canaries.wrong_canary(self.worker, self._held.items[-1][0])
+            wrong = self._role.wrong_canary(self.worker, self._held.items[-1][0])
         except WorkerLost as loss:
             if loss.kind in ("killed", "starved"):
                 self._lose()
@@ -173,9 +186,9 @@ class Slot:
             wrong = str(loss)
         if wrong is None:
             self._pool.count(peak_worker_mb=self.worker.peak_mb)
-            for task, answer in self._held.items:
-                self._give(task, answer)
-            self._held = Held()
+            held, self._held = self._held.items, Held()
+            for task, answer in held:
+                self._role.give(task, answer)
             return
         suspects = [task for task, _ in self._held.items]
         self._held = Held()
@@ -183,11 +196,11 @@ class Slot:
         if len(suspects) == 1:
             suspects[0].damages += 1
             if suspects[0].damages >= 2:
-                self._give(suspects[0], answer_of_damage(suspects[0], wrong, self._pool.toolchain.version))
+                self._role.give(suspects[0], answer_of_damage(suspects[0], wrong, self._role.toolchain.version))
                 return
         for task in suspects:
             task.suspect = True
-        self._pool.queue.give_back(suspects)
+        self._role.queue.give_back(suspects)
 
     def _lose(self) -> None:
         """Gets rid of the worker without hearing its canaries: what it said since the last ones is not to be relied
@@ -199,7 +212,7 @@ class Slot:
         self._pool.count(lost=1)
         self._discard()
         if again:
-            self._pool.queue.give_back(again)
+            self._role.queue.give_back(again)
 
     def _discard(self) -> None:
         if self.worker is not None:
@@ -211,7 +224,7 @@ class Slot:
     def _ready_worker(self, fresh: bool) -> Worker | None:
         """A worker whose canaries sing; a new one if ``fresh`` is asked for and this one has worked. None to try
         again."""
-        if self.worker is not None and fresh and self.worker.asked > len(canaries.CANARIES):
+        if self.worker is not None and fresh and self.worker.asked > self._clean:
             self._release()
             self._discard()
         if self.worker is not None:
@@ -220,20 +233,21 @@ class Slot:
         self._starts += 1
         failures: list[LeanError] = []
         outside = 0
-        while not self._pool.queue.closed:
+        while not self._role.queue.closed:
             try:
-                worker = self.worker = Worker(self._pool.toolchain.launch())
-                if self._pool.queue.closed:
+                worker = self.worker = Worker(self._role.toolchain.launch())
+                if self._role.queue.closed:
                     worker.kill()  # the pool was closed before it could see this worker
                 worker.wait_ready()
-                wrong = canaries.wrong_canary(worker, None)
+                wrong = self._role.wrong_canary(worker, None)
                 if wrong is None:
+                    self._clean = worker.asked
                     return worker
                 failures.append(CanaryError(f"a fresh Lean worker gives wrong answers: {wrong}; run `prover doctor`"))
             except (WorkerLost, OSError) as error:
                 failures.append(WorkerError(f"Lean cannot start: {error}"))
                 outside += isinstance(error, WorkerLost) and error.kind == "killed"
             self._discard()
-            if (len(failures) - outside >= STARTS or outside >= OUTSIDE_LOSSES) and not self._pool.queue.closed:
+            if (len(failures) - outside >= STARTS or outside >= OUTSIDE_LOSSES) and not self._role.queue.closed:
                 raise failures[-1]
         return None

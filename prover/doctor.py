@@ -101,14 +101,17 @@ def _canaries(toolchain: Toolchain) -> Finding:
     false = CheckRequest("false", "", "theorem t (a b : Nat) : a + b = b", "by omega")
     try:
         with LeanPool(toolchain, workers=1) as pool:
-            answers = {a.attempt_id: a.status for a in pool.check([true, false]) if isinstance(a, Verdict)}
+            verdicts = [a for a in pool.check([true, false]) if isinstance(a, Verdict)]
     except LeanError as error:
         return Finding("canaries", "missing", str(error), "prover setup")
     seconds = time.monotonic() - start
-    if answers != {"true": "proved", "false": "failed"}:
+    answers = {v.attempt_id: v.level or v.status for v in verdicts}
+    if answers != {"true": "certified", "false": "failed"}:
         return Finding("canaries", "missing", f"Lean answers wrongly: {answers}", "prover setup")
     return Finding(
-        "canaries", "ok", f"true proof accepted; false, sorry, axiom, other statement refused ({seconds:.1f} s)"
+        "canaries",
+        "ok",
+        f"true proof certified; false, sorry, axiom, other statement refused ({seconds:.1f} s)",
     )
 
 

@@ -29,6 +29,7 @@ from prover.overlap import overlapped
 from prover.progress import Progress, Silent
 from prover.prompts import Style
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import certify as certify_stage
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -111,16 +112,43 @@ def verified(
     attempts: Path,
     *,
     lean: LeanConfig,
+    certify: bool = True,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """A verdict on each attempt."""
+    """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
     with run_lock(out), LeanPool(find(), workers=lean.workers) as pool:
         source = open_problems(problems, out)
         return verify.run(
             out,
             problems=source,
             attempts=open_attempts(source, attempts),
+            pool=pool,
+            limits=lean.limits(),
+            series=out.name,
+            progress=progress or Silent(),
+            certify=certify,
+            clean=clean,
+        )
+
+
+def certified(
+    out: Path,
+    problems: Path,
+    attempts: Path,
+    verdicts: Path,
+    *,
+    lean: LeanConfig,
+    clean: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The verdicts with every proof certified, or proved no longer."""
+    with run_lock(out), LeanPool(find(), workers=lean.workers) as pool:
+        source = open_problems(problems, out)
+        return certify_stage.run(
+            out,
+            problems=source,
+            judged=open_judged(source, attempts, verdicts),
             pool=pool,
             limits=lean.limits(),
             series=out.name,

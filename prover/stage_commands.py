@@ -112,6 +112,10 @@ def verify(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    certify: Annotated[
+        bool,
+        typer.Option("--certify/--no-certify", help="Whether proofs are put to a second Lean at once."),
+    ] = True,
     clean: Clean = False,
 ) -> None:
     """Let Lean judge attempts."""
@@ -120,8 +124,30 @@ def verify(
 
     lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
     with open_progress() as progress:
-        verdicts = single.verified(out, problems, attempts, lean=lean, clean=clean, progress=progress)
+        verdicts = single.verified(out, problems, attempts, lean=lean, certify=certify, clean=clean, progress=progress)
     _say("verdicts", verdicts.path)
+
+
+@app.command(rich_help_panel=PANEL)
+def certify(
+    attempts: Annotated[Path, typer.Argument(help="Folder of attempts.")],
+    verdicts: Annotated[Path, typer.Option(help="Folder of the verdicts on them.")],
+    problems: ProblemsOption,
+    out: Out,
+    workers: Workers = None,
+    heartbeats: Heartbeats = None,
+    cpu_seconds: CpuSeconds = None,
+    memory_mb: MemoryMb = None,
+    clean: Clean = False,
+) -> None:
+    """Put proofs that are only audited to a second Lean, which never sees their text."""
+    from prover import single
+    from prover.console import open_progress
+
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    with open_progress() as progress:
+        raised = single.certified(out, problems, attempts, verdicts, lean=lean, clean=clean, progress=progress)
+    _say("verdicts", raised.path)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -50,7 +50,7 @@ def print_scores(path: Path) -> None:
     console = Console(highlight=False)
     shares = "  ".join(f"pass@{k} {_interval(share, wide=True)}" for k, share in score.passed.items())
     tried = f"{score.n} tried each, on average" if _is_list(score) else f"{score.n} attempts each"
-    console.print(f"{shares}  ({score.solved:,} solved with {tried}, in percent)", markup=False)
+    console.print(f"{shares}  ({score.solved:,} solved with {tried}, in percent; {score.level})", markup=False)
     console.print(f"scores: {path}", markup=False, soft_wrap=True)
 
 
@@ -58,6 +58,8 @@ def set_table(table: SetTable, wide: bool) -> Table:
     """Models by pass@k."""
     beyond = table.beyond_problems
     title = f"{table.name}: {table.problems:,} problems" + (f", {beyond:,} beyond the tactic list" if beyond else "")
+    levels = sorted({score.level for score in table.scores if score.finished})
+    title += f"; proofs {levels[0]}" if levels else ""  # "audited" where any are no more than that
     grid = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )

@@ -33,6 +33,8 @@ class Score(msgspec.Struct, frozen=True):
     beyond: dict[str, Share] = {}
     solved: int = 0
     distinct_proofs: int = 0
+    level: str = ""
+    """How far its proofs were looked into: ``certified`` if all were, else ``audited``."""
 
 
 class SetTable(msgspec.Struct, frozen=True):
@@ -153,6 +155,11 @@ def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTabl
     )
 
 
+def _level(manifest: Manifest) -> str:
+    certified = manifest.counts.get("certified_attempts")
+    return "certified" if certified is not None and certified == manifest.counts["proved_attempts"] else "audited"
+
+
 def _score(model: str, path: str, manifest: Manifest | None) -> Score:
     if manifest is None:
         return Score(model=model, path=path, finished=False)
@@ -172,4 +179,5 @@ def _score(model: str, path: str, manifest: Manifest | None) -> Score:
         beyond=beyond,
         solved=_count(manifest, "solved"),
         distinct_proofs=_count(manifest, "distinct_proofs"),
+        level=_level(manifest),
     )

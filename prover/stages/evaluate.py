@@ -45,8 +45,9 @@ def run(
     """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
 
     ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
-    ``pass@all`` by any. ``baseline`` (scores of the fixed tactic list) adds ``beyond_pass@k``: the same over
-    the problems that the list does not solve.
+    ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited.
+    ``baseline`` (scores of the fixed tactic list) adds ``beyond_pass@k``: the same over the problems that the list does
+    not solve.
     """
     attempts, verdicts = judged
     writer = ArtifactWriter(
@@ -64,9 +65,11 @@ def run(
     if writer.finished:
         return writer.finished
     scores: list[ProblemScore] = []
+    certified = 0
     for index in range(problems.shards):
         beyond = {s.problem_id: s.proved == 0 for s in baseline.read_shard(index, ProblemScore)} if baseline else {}
         statuses = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
+        certified += sum(v.level == "certified" for v in statuses.values())
         by_problem: dict[str, list[Attempt]] = {p.id: [] for p in problems.read_shard(index, Problem)}
         for attempt in attempts.read_shard(index, Attempt):
             if attempt.id in statuses:
@@ -74,7 +77,7 @@ def run(
         shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
-    return writer.finish(_figures(scores, ks, ordered))
+    return writer.finish({**_figures(scores, ks, ordered), "certified_attempts": certified})
 
 
 def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:

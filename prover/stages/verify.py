@@ -20,6 +20,9 @@ PROBLEMS_PER_WORKER = 32
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
 
+CERTIFICATION = "certification: "
+"""What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
+
 
 def run(
     out: Path,
@@ -33,9 +36,10 @@ def run(
     earlier: Sequence[Judged] = (),
     ready: Iterable[int] | None = None,
     until_proved: bool = False,
+    certify: bool = True,
     clean: bool = False,
 ) -> Artifact:
-    """A verdict per attempt, in the order of the attempts.
+    """A verdict per attempt, in the order of the attempts. Proofs are certified, or only audited without ``certify``.
 
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
     same text are taken over, those about time and memory too: they are the dearest to have again, and say nothing of
@@ -52,6 +56,7 @@ def run(
             "limits": msgspec.to_builtins(limits),
             "toolchain": pool.toolchain.version,
             **({"until_proved": True} if until_proved else {}),
+            **({} if certify else {"certify": False}),
         },
         problems.shards,
         clean=clean,
@@ -63,11 +68,11 @@ def run(
     with progress.stage(f"{series} verify", 0, "attempts") as meter:
         board = _Board(writer, meter, owed_problems(problems, owed), until_proved)
         wanted = (i for i in shards if i in owed)
-        turns = _turns(wanted, problems, attempts, earlier, limits, board)
+        turns = _turns(wanted, problems, attempts, earlier, limits, certify, board)
         few = pool.workers * PROBLEMS_PER_WORKER
         requests = _first_proof(turns, board, few) if until_proved else (r for turn in turns for r in turn)
         try:
-            for result in pool.check(requests):
+            for result in pool.check(requests, certify=certify):
                 board.settle(result)
         finally:
             board.settled.put(None)  # whoever waits there for results waits in vain now
@@ -76,7 +81,17 @@ def run(
         progress.note(
             f"{series}: {counts['unjudged']} attempts have no verdict: their problem does not elaborate in Lean"
         )
+    tell_disagreements(counts, series, progress)
     return writer.finish(counts, toolchain=pool.toolchain.version)
+
+
+def tell_disagreements(counts: dict[str, int], series: str, progress: Progress) -> None:
+    """Proofs that one worker accepts and the other refuses are nothing to pass over."""
+    if number := counts.get("disagreements"):
+        progress.note(
+            f"{series}: {number} proofs were accepted where they were elaborated and refused in certification: an "
+            f"attack on Lean, or a bug of ours (the verdicts whose reason begins with '{CERTIFICATION.strip()}')"
+        )
 
 
 def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
@@ -90,6 +105,8 @@ def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
         for verdict in judged.values():
             counts["verdicts"] += 1
             counts[verdict.status] = counts.get(verdict.status, 0) + 1
+            if is_disagreement(verdict):
+                counts["disagreements"] = counts.get("disagreements", 0) + 1
         tried = attempts.read_shard(index, Attempt)
         solved = {a.problem_id for a in tried if a.id in judged and judged[a.id].proved}
         counts["unjudged"] += sum(a.id not in judged and a.problem_id not in solved for a in tried)
@@ -98,6 +115,10 @@ def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
 
 Key = tuple[str, str]
 """Of a candidate: its problem and its text."""
+
+
+def is_disagreement(verdict: Verdict) -> bool:
+    return verdict.status == "failed" and verdict.reason.startswith(CERTIFICATION)
 
 
 class _Shard:
@@ -186,13 +207,14 @@ def _turns(
     attempts: Artifact,
     earlier: Sequence[Judged],
     limits: Limits,
+    certify: bool,
     board: _Board,
 ) -> Iterator[deque[CheckRequest]]:
     """What is to be asked about each problem, in the order of its attempts."""
     for index in shards:
         by_id = {p.id: p for p in problems.read_shard(index, Problem)}
         shard = _Shard(attempts.read_shard(index, Attempt))
-        before = _known(index, earlier)
+        before = _known(index, earlier, certify)
         turns: dict[str, deque[CheckRequest]] = {}
         for attempt in shard.attempts:
             key = (attempt.problem_id, attempt.proof or "")
@@ -239,13 +261,14 @@ def _first_proof(turns: Iterator[deque[CheckRequest]], board: _Board, few: int) 
             board.skip(turn)
 
 
-def _known(index: int, earlier: Sequence[Judged]) -> dict[Key, Verdict]:
+def _known(index: int, earlier: Sequence[Judged], certify: bool) -> dict[Key, Verdict]:
     """Verdicts of finished stages on candidates of this shard's problems; they cost no second check."""
     found: dict[Key, Verdict] = {}
     for attempts, verdicts in earlier:
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
-            if place is not None:
+            enough = not certify or not verdict.proved or verdict.level == "certified"
+            if place is not None and enough:
                 found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

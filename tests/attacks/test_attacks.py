@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from lean_env.certify import CertifyRequest, message
 from lean_env.pool import LeanPool
-from lean_env.protocol import CheckRequest, Limits, StatementFailure, Status, Verdict
+from lean_env.protocol import CheckRequest, Limits, Status, Verdict
 from lean_env.source import candidate_text, target_name
 from lean_env.toolchain import find
+from lean_env.worker import Worker
 
 LIMITS = Limits(cpu_seconds=60.0)
 
@@ -33,37 +36,57 @@ def cases(name: str) -> list[Case]:
     return msgspec.toml.decode((Path(__file__).parent / name).read_bytes(), type=Cases).case
 
 
+REFUSED, ACCEPTED = cases("refused.toml"), cases("accepted.toml")
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[LeanPool]:
     with LeanPool(find(), workers=1) as pool:
         yield pool
 
 
-def judged(pool: LeanPool, case: Case) -> tuple[str, str]:
-    """Status and reason."""
-    if case.unguarded:
-        reply = pool.ask(
-            {
-                "op": "check", "header": case.header, "statement": case.statement, "target": target_name(case.statement),
-                "candidate": candidate_text(case.statement, case.proof, case.header), "forbidden": list(case.forbidden),
-                "heartbeats": LIMITS.heartbeats, "syntax": False,
-            },
-            LIMITS,
-        )  # fmt: skip
-        return reply["status"], reply["reason"]
+def judged(pool: LeanPool, case: Case) -> Verdict:
     request = CheckRequest(case.name, case.header, case.statement, case.proof, case.forbidden, LIMITS)
     (answer,) = pool.check([request])
-    assert not isinstance(answer, StatementFailure), answer.reason
-    assert isinstance(answer, Verdict)
-    return answer.status, answer.reason
+    assert isinstance(answer, Verdict), answer
+    return answer
 
 
-@pytest.mark.parametrize("case", cases("refused.toml"), ids=lambda case: case.name)
+def unguarded(pool: LeanPool, case: Case, *, export: bool) -> dict[str, Any]:
+    """The reply of a worker whose syntax filter is off."""
+    request = {
+        "op": "check", "header": case.header, "statement": case.statement, "target": target_name(case.statement),
+        "candidate": candidate_text(case.statement, case.proof, case.header), "forbidden": list(case.forbidden),
+        "heartbeats": LIMITS.heartbeats, "syntax": False, "export": export,
+    }  # fmt: skip
+    return pool.ask(request, LIMITS)
+
+
+@pytest.mark.parametrize("case", [c for c in REFUSED if not c.unguarded], ids=lambda case: case.name)
 def test_an_attack_ends_in_the_status_it_must(pool: LeanPool, case: Case) -> None:
-    status, reason = judged(pool, case)
-    assert (status, reason.startswith(case.step)) == (case.status, True), reason
+    verdict = judged(pool, case)
+    assert (verdict.status, verdict.reason.startswith(case.step), verdict.level) == (case.status, True, ""), (
+        verdict.reason
+    )
 
 
-@pytest.mark.parametrize("case", cases("accepted.toml"), ids=lambda case: case.name)
-def test_an_honest_proof_passes(pool: LeanPool, case: Case) -> None:
-    assert judged(pool, case) == ("proved", "")
+@pytest.mark.parametrize("case", [c for c in REFUSED if c.unguarded], ids=lambda case: case.name)
+def test_an_attack_past_the_syntax_filter_ends_in_the_status_it_must(pool: LeanPool, case: Case) -> None:
+    """By audit and kernel in the worker that elaborates, and no less where the kernel is left to the one that certifies."""
+    reply = unguarded(pool, case, export=False)
+    assert (reply["status"], reply["reason"].startswith(case.step)) == (case.status, True), reply["reason"]
+    reply = unguarded(pool, case, export=True)
+    if reply["status"] != case.status:
+        assert (reply["status"], case.step) == ("proved", "kernel: ")
+        header, statement = case.header, case.statement
+        export = CertifyRequest(case.name, header, statement, target_name(statement), case.forbidden, reply["export"])
+        with Worker(find().launch()) as certifier:
+            certifier.wait_ready()
+            answer = certifier.ask(message(export), LIMITS)
+        assert answer["status"] == "failed" and answer["reason"].startswith("export: the kernel rejects")
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
+def test_an_honest_proof_is_certified(pool: LeanPool, case: Case) -> None:
+    verdict = judged(pool, case)
+    assert (verdict.status, verdict.reason, verdict.level) == ("proved", "", "certified")

@@ -64,6 +64,11 @@ def test_the_stages_chain(folder: Path) -> None:
         **{"wrong/s.t0.0": "failed", "wrong/s.t0.1": "sorry"},
     }
 
+    prover("verify", folder / "sample", "--out", folder / "audited", *verify, "--no-certify")
+    certify = [folder / "sample", "--verdicts", folder / "audited", "--out", folder / "certified", *verify]
+    assert "2 proved, 2 certified, 0 disagreements" in prover("certify", *certify)
+    assert statuses(folder / "certified") == statuses(folder / "verify")
+
     again = lines(
         folder / "again.jsonl",
         [{"request_id": f"wrong/s.t1.{number}", "completions": [CORRECTIONS["wrong"]]} for number in range(2)],

@@ -4,7 +4,8 @@ Lean's place.
 A candidate's words after ``:=`` say what it does: ``ok``, ``wrong``, ``die``, ``spin``, ``nap``, ``bomb``, ``flood``,
 ``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``poison`` (every later answer is "proved"), ``once FILE
 WORD`` (does WORD the first time only), ``late`` (refused after it ran: every later check is "proved", and canaries are
-answered as if nothing had happened).
+answered as if nothing had happened). After ``certify`` the words are for the worker that certifies; ``lie`` is proved
+by the first worker alone, ``silent`` comes without an export.
 """
 
 import json
@@ -32,6 +33,17 @@ def canary(request: dict[str, Any]) -> str:
     if not text.startswith(statement):
         return "statement_changed"
     return "proved" if "n + 0 = n" in statement else "failed"
+
+
+def certificate(request: dict[str, Any]) -> str:
+    text, statement = request["export"], request["statement"]
+    if "prover_canary" in text and request["target"] != "prover_canary":
+        return "statement_changed"
+    if "trustCompiler" in text:
+        return "forbidden_axiom"
+    if "(h : p)" not in statement:
+        return "statement_changed"
+    return "failed" if "prover_missing" in text or "theorem 1 4 5" in text else "proved"
 
 
 def misbehave(word: str, nonce: str) -> None:
@@ -84,11 +96,17 @@ def main() -> None:
             message = {"severity": "warning", "start": [1, 8], "end": [1, 9], "text": "declaration uses `sorry`"}
             say({"nonce": nonce, "messages": [message], "ms": 2.0})
             continue
-        if request["target"] == "prover_canary" or "by sorry" in request["candidate"]:
+        if request["op"] == "certify" and "prover_canary" in request["export"]:
+            say({"nonce": nonce, "status": "proved" if poisoned else certificate(request)})
+            continue
+        if request["target"] == "prover_canary" or "by sorry" in request.get("candidate", ""):
             say({"nonce": nonce, "status": "proved" if poisoned else canary(request), "ms": 0.01})
             continue
         checks += 1
-        words = request["candidate"].rpartition(":= ")[2].split()
+        certifies = request["op"] == "certify"
+        words = request["export" if certifies else "candidate"].rpartition(":= ")[2].split()
+        if words[0] == "certify":
+            words = words[1:] if certifies else ["ok"]
         if words[0] == "once":
             marker = Path(words[1])
             first = not marker.exists()
@@ -109,8 +127,13 @@ def main() -> None:
             say({"nonce": nonce, "status": "forbidden_syntax", "reason": reason})
             continue
         status = "proved" if poisoned or forging or words[0] != "wrong" else "failed"
+        if words[0] == "lie" and certifies:
+            status = "forbidden_axiom"
         used = [str(checks), str(os.getpid()), request["header"]]
-        say({"nonce": nonce, "status": status, "used": used, "axioms": ["propext"], "heartbeats": 7, "ms": 1.0})
+        reply = {"nonce": nonce, "status": status, "used": used, "axioms": ["propext"], "heartbeats": 7, "ms": 1.0}
+        if request.get("export") is True and words[0] != "silent":
+            reply["export"] = request["candidate"]
+        say(reply)
 
 
 main()

@@ -160,4 +160,4 @@ def test_a_list_that_stops_at_its_first_proof_says_how_many_were_tried(
     shares = {f"pass@{k}{end}": 50.0 for k in ("1", "all") for end in ("", "_low", "_high")}
     artifact(tmp_path / "scores", "evaluate", [], problems=4, attempts=37, solved=2, **shares)
     print_scores(tmp_path / "scores")
-    assert "(2 solved with 9 tried each, on average, in percent)" in " ".join(capsys.readouterr().out.split())
+    assert "(2 solved with 9 tried each, on average, in percent; audited)" in " ".join(capsys.readouterr().out.split())
