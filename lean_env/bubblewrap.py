@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _FLAGS = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev")
-_TMP = ("--size", "16777216", "--tmpfs", "/tmp")  # noqa: S108
+_TMP = ("--size", "16777216", "--tmpfs", "/tmp")
 
 
 @functools.cache

@@ -19,3 +19,7 @@ class CanaryError(LeanError):
 
 class StatementError(LeanError):
     """The trusted header or statement itself does not elaborate; carries Lean's own message."""
+
+
+class SandboxError(LeanError):
+    """Confinement was asked for that this machine does not give; names what is missing."""

@@ -129,11 +129,9 @@ def find(project: Path, progress: Progress | None = None) -> NativeToolchain:
     answer = _ask(project, lake)
     version = _same_version(project, wanted, answer.version)
     _built(project, lake)
-    manifest = project / "lake-manifest.json"
-    start = "\n".join([answer.version, wanted, manifest.read_text("utf-8") if manifest.exists() else ""]).encode()
-    key = checksum(start, LEAN_SOURCES)
+    key = key_of(project, answer.version)
     root = cache_dir()
-    library = _library(project)
+    library = library_of(project)
     toolchain = NativeToolchain(
         kind="native",
         version=" ".join(["native", version, key, *([library] if library else [])]),
@@ -148,6 +146,14 @@ def find(project: Path, progress: Progress | None = None) -> NativeToolchain:
     with contextlib.suppress(OSError):
         os.utime(toolchain.directory)
     return toolchain
+
+
+def key_of(project: Path, version: str) -> str:
+    """Checksum of all that decides how a worker behaves: Lean, what the project requires, our sources."""
+    manifest = project / "lake-manifest.json"
+    required = manifest.read_text("utf-8") if manifest.exists() else ""
+    wanted = (project / "lean-toolchain").read_text("utf-8")
+    return checksum("\n".join([version, wanted, required]).encode(), LEAN_SOURCES)
 
 
 def _compiled(toolchain: NativeToolchain, root: Path, tell: Progress) -> None:
@@ -238,7 +244,7 @@ def _complaint(text: str) -> str:
     return (telling or lines[-1:] or [""])[0][:300]
 
 
-def _library(project: Path) -> str:
+def library_of(project: Path) -> str:
     """A checksum of the project's own compiled modules, as lake notes them; empty where it has none. (The manifest
     covers what it requires.)"""
     digest = hashlib.sha256()

@@ -45,8 +45,8 @@ REQUEST_FD, VERDICT_FD = 3, 4
 """Where a native worker finds its channel, opening ``/proc/self/fd/N``."""
 
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-# What Lean and Node ask about the machine. Of /proc/self only the map, which tells glibc where the stack ends: its memory
-# and its environment lie beside it.
+# What Lean and Node ask about the machine. Of /proc/self only the map, which tells glibc where the stack ends: its
+# memory and its environment lie beside it.
 _SYSTEM_FILES = (
     *("/proc/self/maps", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/proc/version"),
     *("/sys/fs/cgroup", "/sys/devices/system/cpu", "/dev/null", "/dev/urandom", "/dev/random"),
@@ -108,6 +108,17 @@ def missing(kind: Kind) -> list[str]:
     if "bubblewrap" not in layers or not layers["bubblewrap"].active:
         wanted.append("landlock")
     return [f"{name}: {layers[name].detail}" for name in wanted if not layers[name].active]
+
+
+def require(kind: Kind) -> None:
+    """What ``--require-sandbox`` does. Raises SandboxError where :func:`missing` has something to say."""
+    from lean_env.errors import SandboxError  # not at the top: the launcher does without
+
+    if absent := missing(kind):
+        raise SandboxError(
+            f"--require-sandbox: this machine does not confine the {kind} Lean as asked ({'; '.join(absent)}); "
+            "`prover doctor` lists what it has"
+        )
 
 
 def command(
@@ -254,6 +265,7 @@ def _launch(spec_text: str, argv: list[str]) -> None:
     spec = json.loads(spec_text)
     # Node ends at once where it may not read the system's OpenSSL configuration.
     environment = {"OPENSSL_CONF": os.devnull, **os.environ}
+    environment.pop("LC_CTYPE", None)  # Python's own doing
     if sys.platform != "linux":
         _set_rlimits(spec["rlimits"])
         os.execve(argv[0], argv, environment)

@@ -14,7 +14,9 @@ from prover.options import (
     Heartbeats,
     MaxTokens,
     MemoryMb,
+    Project,
     Prompt,
+    RequireSandbox,
     Script,
     Seed,
     Style,
@@ -112,15 +114,19 @@ def verify(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
     """Let Lean judge attempts."""
     from prover import single
     from prover.console import open_progress
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
     with open_progress() as progress:
-        verdicts = single.verified(out, problems, attempts, lean=lean, clean=clean, progress=progress)
+        verdicts = single.verified(
+            out, problems, attempts, lean=lean, require_sandbox=require_sandbox, clean=clean, progress=progress
+        )
     _say("verdicts", verdicts.path)
 
 
@@ -290,6 +296,8 @@ def evaluate(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
     """Measure pass@k of a model, or of the fixed tactic list, with 95 % intervals."""
@@ -310,7 +318,8 @@ def evaluate(
             model,
             ks=ks,
             sampling=sampling,
-            lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb),
+            lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project),
+            require_sandbox=require_sandbox,
             engine=engine_config(script, batch_size, device),
             prompt=prompt.value,
             seed=seed,

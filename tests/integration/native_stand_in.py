@@ -1,4 +1,4 @@
-"""A stand-in for a native toolchain: ``lake`` and ``lean`` with the command lines that we use, the embedded Lean behind.
+"""A stand-in for a native toolchain: ``lake`` and ``lean`` with our command lines, the embedded Lean behind them.
 
 It is a folder like elan's, ``bin/lean`` and ``bin/lake``, made of shell scripts and a copy of Node. Where the embedded
 Lean is asked for its channel, the stand-in opens what the environment names, as a native Lean would. What it cannot
@@ -13,6 +13,14 @@ from pathlib import Path
 from lean_env import toolchain
 
 VERSION = toolchain.LEAN_VERSION
+
+_OPEN = """const told = (name) => process.argv[2] === 'serve' && process.env[name];
+const REQUEST = told('PROVER_REQUEST') && fs.openSync(told('PROVER_REQUEST'), 'r');
+const VERDICT = told('PROVER_VERDICT') && fs.openSync(told('PROVER_VERDICT'), 'a');
+"""
+_PATH = "ENV.LEAN_PATH = '/lean/lib:/lean/worker';"
+_TELL = """
+    for (const name of ['request', 'verdict', 'seal']) ENV['PROVER_' + name.toUpperCase()] = '/dev/told_' + name;"""
 
 _LEAN = """#!{bin}/sh
 # lean --version | --print-prefix | -j1 -o MODULE.olean MODULE.lean | -j1 --run Main.lean
@@ -35,6 +43,17 @@ case "$1 $fault" in
   "build "*) exit 0 ;;
 esac
 """
+
+
+_CHANGES = (
+    ("for (const name of Object.keys(process.env))", _OPEN + "for (const name of Object.keys(process.env))"),
+    ("fs.readSync(0,", "fs.readSync(REQUEST,"),
+    ("writeAll(1,", "writeAll(VERDICT,"),
+    ("FS.mkdev('/dev/' + name, id);", "FS.mkdev('/dev/told_' + name, id);"),
+    ("FS.unlink('/dev/' + name)", "FS.unlink('/dev/told_' + name)"),
+    (_PATH, _PATH + _TELL),
+    ("require(path.join(workerDir, 'lean.js'))", "require(path.join(__dirname, 'lean.js'))"),
+)
 
 
 def make_toolchain(prefix: Path) -> Path:
@@ -67,26 +86,7 @@ def make_project(folder: Path, *, wants: str = f"leanprover/lean4:v{VERSION}", f
 def _loader() -> str:
     """Our loader, which opens the channel that the environment names, and gives Lean devices of other names."""
     text = (Path(toolchain.__file__).parent / "loader.js").read_text()
-    for old, new in (
-        (
-            "for (const name of Object.keys(process.env))",
-            "const told = (name) => process.argv[2] === 'serve' && process.env[name];\n"
-            "const REQUEST = told('PROVER_REQUEST') && fs.openSync(told('PROVER_REQUEST'), 'r');\n"
-            "const VERDICT = told('PROVER_VERDICT') && fs.openSync(told('PROVER_VERDICT'), 'a');\n"
-            "for (const name of Object.keys(process.env))",
-        ),
-        ("fs.readSync(0,", "fs.readSync(REQUEST,"),
-        ("writeAll(1,", "writeAll(VERDICT,"),
-        ("FS.mkdev('/dev/' + name, id);", "FS.mkdev('/dev/told_' + name, id);"),
-        ("FS.unlink('/dev/' + name)", "FS.unlink('/dev/told_' + name)"),
-        (
-            "ENV.LEAN_PATH = '/lean/lib:/lean/worker';",
-            "ENV.LEAN_PATH = '/lean/lib:/lean/worker';\n"
-            "    for (const name of ['request', 'verdict', 'seal'])\n"
-            "      ENV['PROVER_' + name.toUpperCase()] = '/dev/told_' + name;",
-        ),
-        ("require(path.join(workerDir, 'lean.js'))", "require(path.join(__dirname, 'lean.js'))"),
-    ):
+    for old, new in _CHANGES:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
