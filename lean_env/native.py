@@ -122,10 +122,11 @@ def find(project: Path, progress: Progress | None = None) -> NativeToolchain:
     ``lean-toolchain`` asks for, a project that is not built.
     """
     tell: Progress = progress or tell_nobody
+    if sys.platform != "linux":
+        raise ToolchainError(f"{project}: a native Lean is confined by means of Linux only; use the embedded one here")
     project = project.expanduser().absolute()
     wanted = _wanted(project)
     lake = _lake(project)
-    tell("asking lake for the project's Lean", None)
     answer = _ask(project, lake)
     version = _same_version(project, wanted, answer.version)
     _built(project, lake)
@@ -158,17 +159,17 @@ def key_of(project: Path, version: str) -> str:
 
 def _compiled(toolchain: NativeToolchain, root: Path, tell: Progress) -> None:
     """Sees to it that the worker is there and whole."""
-    if (toolchain.directory / MANIFEST).exists() and whole(toolchain.directory, tell):
+    if (toolchain.directory / MANIFEST).exists() and whole(toolchain.directory, tell_nobody):
         return
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with lock(root / "install.lock", tell):
             sweep(root, toolchain.directory.name, "native")
-            if whole(toolchain.directory, tell):
+            if whole(toolchain.directory, tell_nobody):
                 return
             with making(toolchain.directory, toolchain.version) as place:
                 write_sources(place)
-                tell("compiling the worker for the project's Lean", None)
+                tell(f"compiling the worker for the Lean of {toolchain.project} (once)", None)
                 toolchain.compile(place)
 
 

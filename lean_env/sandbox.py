@@ -144,10 +144,7 @@ def command(
     limits: dict[str, Any] = {"parent": os.getpid(), "rlimits": rlimits}
     domain: dict[str, Any] = {"readable": readable, "executable": executable, "cwd": cwd}
     if seccomp.available():
-        # A script's interpreter is executed by the kernel, but what the script executes in turn is not.
-        with Path(argv[0]).open("rb") if Path(argv[0]).exists() else open(os.devnull, "rb") as file:  # noqa: PTH123
-            script = file.read(2) == b"#!"
-        domain["seccomp"] = seccomp.refusals(execute_once=not script)
+        domain["seccomp"] = seccomp.refusals(execute_once=not _is_script(argv[0]))
     if kind == "native":
         domain["channel"] = [REQUEST_FD, VERDICT_FD]
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
@@ -156,6 +153,15 @@ def command(
         inner = [bubblewrap.python(), *launcher[1:], json.dumps(domain), *argv]
         return [*launcher, json.dumps(limits), *bubblewrap.command(seen), *inner]
     return [*launcher, json.dumps({**limits, **domain}), *argv]
+
+
+def _is_script(program: str) -> bool:
+    """The kernel executes a script's interpreter by itself; what the script executes in turn needs another execve."""
+    try:
+        with open(program, "rb") as file:  # noqa: PTH123 - pathlib is not for the launcher
+            return file.read(2) == b"#!"
+    except OSError:
+        return False  # the launcher will say so
 
 
 def landlock_version() -> int:

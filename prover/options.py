@@ -61,7 +61,8 @@ CpuSeconds = Annotated[
     float | None, typer.Option(min=0.1, show_default="20.0", help="CPU seconds of one check; beyond: timeout.")
 ]
 MemoryMb = Annotated[
-    int | None, typer.Option(min=1_500, show_default="2600", help="MiB of one Lean process; beyond: memory.")
+    int | None,
+    typer.Option(min=1_500, show_default="2600", help="MiB of one Lean process (a project's: 6000); beyond: memory."),
 ]
 Project = Annotated[
     Path | None,

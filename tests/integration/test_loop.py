@@ -120,6 +120,8 @@ def test_every_stage_leaves_a_finished_artifact(run: Path) -> None:
     assert [name for name in STAGES if not (run / name / "artifact.json").exists()] == []
     assert not list(run.rglob("*.tmp"))
     assert json.loads((run / "config.json").read_text())["rounds"] == 1
+    confinement = json.loads((run / "run.json").read_text())["confinement"]
+    assert {"deadlines", "rlimits", "landlock", "seccomp", "webassembly"} <= set(confinement)
 
 
 def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:

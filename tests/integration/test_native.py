@@ -112,10 +112,10 @@ def test_the_worker_is_compiled_once_for_a_project_and_mended(
     compiled: tuple[native.NativeToolchain, list[str]], project: Path
 ) -> None:
     lean, said = compiled
-    assert "compiling the worker for the project's Lean" in said
+    assert said == [f"compiling the worker for the Lean of {project} (once)"]
     again: list[str] = []
     assert native.find(project, lambda what, _: again.append(what)) == lean
-    assert not any("compiling" in what for what in again)
+    assert again == []
 
 
 def test_what_a_project_requires_and_holds_is_part_of_its_version(home: Path) -> None:
