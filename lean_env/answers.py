@@ -9,7 +9,13 @@ from lean_env.protocol import Message, StatementFailure, Status, Verdict
 from lean_env.schedule import Answer, Task
 from lean_env.worker import WorkerLost
 
-_LOSS_STATUS: dict[str, Status] = {"timeout": "timeout", "memory": "memory", "died": "memory", "protocol": "failed"}
+_LOSS_STATUS: dict[str, Status] = {
+    "timeout": "timeout",
+    "stalled": "timeout",
+    "memory": "memory",
+    "died": "memory",
+    "protocol": "failed",
+}
 """Ends that a candidate can bring about. By itself a worker ends for want of stack or heap; one that answers out of
 protocol, or reports an internal error of ours, twice on the same candidate, has at least not found a proof."""
 HOLDS_SYNTAX = "holds syntax, which is not allowed"
@@ -74,15 +80,17 @@ def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
     )
 
 
-def answer_of_losses(task: Task, losses: list[WorkerLost], toolchain: str) -> Answer | WorkerError | None:
-    """The result of a task that cost several workers, once two of them agree (of three, two do); None while it is to
-    be tried again.
+def answer_of_losses(
+    task: Task, losses: list[WorkerLost], vouched: bool, toolchain: str
+) -> Answer | WorkerError | None:
+    """The result of a task that cost workers, once two of them agree (of three, two do); None while it is to be tried
+    again. CPU time used up by a worker that canaries had vouched for just before is the task's own doing at once.
 
     It is a WorkerError for the asker where there is no verdict to give (``ask``, ``file``).
     """
     statuses: list[Status] = [_LOSS_STATUS[loss.kind] for loss in losses]
     status = statuses[-1]
-    if statuses.count(status) < 2:
+    if statuses.count(status) < 2 and not (vouched and losses[-1].kind == "timeout"):
         return None
     reason = f"limits: {losses[-1]}"
     if task.request is None:

@@ -1,5 +1,6 @@
 """One place for a Lean worker in the pool, with the thread that serves it."""
 
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from lean_env import canaries
@@ -58,6 +59,7 @@ class Slot:
         self._held = Held()
         self._tainted = False
         self._starts = 0
+        self._slow: Hashable = None
 
     def kill(self) -> None:
         worker = self.worker
@@ -92,12 +94,13 @@ class Slot:
         losses: list[WorkerLost] = []
         outside = 0
         version = self._pool.toolchain.version
-        if task.suspect or task.kind == "file":
+        if task.suspect or task.kind == "file" or task.key == self._slow:
             self._release()  # what came before must not be mixed up with it
         while not self._pool.queue.closed:
             worker = self._ready_worker(fresh=bool(losses) or (self._tainted and task.kind != "file"))
             if worker is None:
                 return
+            vouched = not self._held.items
             try:
                 reply = worker.ask(task.message, task.limits, task.reply_bytes)
                 answer = answer_of(task, reply, version)
@@ -109,7 +112,9 @@ class Slot:
                         raise WorkerError(f"{name_of(task)}: lost its Lean worker {outside} times: {loss}") from loss
                     continue
                 losses.append(loss)
-                final = answer_of_losses(task, losses, version)
+                # Others on the same statement may be as slow: canaries before each save them the second try.
+                self._slow = task.key if loss.kind == "timeout" else self._slow
+                final = answer_of_losses(task, losses, vouched, version)
                 if final is not None:
                     self._give(task, final)
                     return

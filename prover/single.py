@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lean_env.pool import LeanPool
+from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
 from prover.config import (
     CorrectConfig,
@@ -254,7 +255,7 @@ def evaluated(
 
         def judge(attempts: Artifact, ready: Iterable[int] | None = None) -> Artifact:
             return verify.run(
-                out / "verdicts",
+                out / layout.VERDICTS,
                 problems=source,
                 attempts=attempts,
                 pool=pool,
@@ -268,7 +269,7 @@ def evaluated(
 
         if model is None:
             attempts = cold.tactic_attempts(
-                out / "attempts",
+                out / layout.ATTEMPTS,
                 problems=source,
                 tactics=PORTFOLIO,
                 share=1.0,
@@ -282,7 +283,7 @@ def evaluated(
             opened = open_model(model)
             judged = overlapped(
                 lambda on_shard: sample.run(
-                    out / "attempts",
+                    out / layout.ATTEMPTS,
                     problems=source,
                     model=opened,
                     lease=lease,
@@ -298,4 +299,6 @@ def evaluated(
                 judge,
                 pool.close,
             )
-        return evaluate.run(out / "scores", problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean)
+        return evaluate.run(
+            out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
+        )
