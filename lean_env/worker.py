@@ -13,6 +13,7 @@ import secrets
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from types import TracebackType
@@ -51,23 +52,41 @@ class Launch(msgspec.Struct, frozen=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    wrapped: bool = False
+    """The process that is started only watches over the worker, which is its descendant (bubblewrap)."""
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """CPU seconds so far of a process with all its threads, and its resident memory in MiB."""
+    """CPU seconds so far of a process with all its threads, and its resident memory in MiB, without the pages of files:
+    a library that is mapped is shared between workers, and the kernel drops it when memory is short."""
 
     cpu_seconds: float
     memory_mb: float
 
 
 def process_usage(pid: int) -> Usage:
-    """What a process has used (/proc/PID/stat). Zeros once it is gone."""
+    """What a process has used (/proc/PID/stat and statm). Zeros once it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no Path objects: called at every check
             fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
+            pages = file.read().split()
     except (FileNotFoundError, ProcessLookupError):
         return Usage(0.0, 0.0)
-    return Usage((int(fields[11]) + int(fields[12])) / _TICK, int(fields[21]) * _PAGE / (1 << 20))
+    return Usage((int(fields[11]) + int(fields[12])) / _TICK, (int(pages[1]) - int(pages[2])) * _PAGE / (1 << 20))
+
+
+def innermost(pid: int) -> int:
+    """The process at the end of a line of only children; ``pid`` itself where it has none, or is gone."""
+    while True:
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:  # noqa: PTH123
+                children = file.read().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return pid
+        if not children:
+            return pid
+        pid = int(children[0])
 
 
 class Worker:
@@ -92,6 +111,7 @@ class Worker:
             start_new_session=True,
             bufsize=0,
         )
+        self._measured = 0 if launch.wrapped else self._process.pid
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None and stdout is not None and stderr is not None
         self._in, self._out, self._err = stdin, stdout, stderr
@@ -121,6 +141,8 @@ class Worker:
         if greeting.get("ready") is not True:
             raise self._lose("protocol", f"the first line is no greeting: {str(greeting)[:200]}")
         self.version = str(greeting.get("version", ""))
+        self._measured = self._measured or innermost(self.pid)
+        self._seal()
 
     def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = REPLY_BYTES) -> dict[str, Any]:
         """Sends a request and returns its reply without the nonce. Raises WorkerLost, after which the worker is
@@ -136,9 +158,19 @@ class Worker:
         self.asked += 1
         return reply
 
+    def _seal(self) -> None:
+        """Takes away the right to open the pipes again by way of /proc/self/fd, now that the worker has its handles.
+
+        A pipe has one inode for both ends. The worker, its owner, could give the right back, but chmod is among the
+        system calls that it is refused; and root's worker has no capability to do without it.
+        """
+        if sys.platform == "linux":
+            for pipe in (self._in, self._out, self._err):
+                os.fchmod(pipe.fileno(), 0)
+
     def usage(self) -> Usage:
         """What the process has used. Zeros once it is gone."""
-        used = process_usage(self.pid)
+        used = process_usage(self._measured or innermost(self.pid))
         self.peak_mb = max(self.peak_mb, used.memory_mb)
         return used
 
@@ -197,7 +229,7 @@ class Worker:
             now = time.monotonic()
             if now - looked >= POLL_SECONDS:
                 looked = now
-                delay = _run_delay(self.pid) if delay is None else delay
+                delay = _run_delay(self._measured or self.pid) if delay is None else delay
                 self._hold_to(limits, first, now - start, delay)
 
     def _hold_to(self, limits: Limits, first: Usage, wall: float, delay: float) -> None:
@@ -208,7 +240,7 @@ class Worker:
         if cpu > limits.cpu_seconds:
             raise self._lose("timeout", f"{limits.cpu_seconds:g} s of CPU time used up")
         if wall > limits.wall_seconds:
-            waited = _run_delay(self.pid) - delay
+            waited = _run_delay(self._measured or self.pid) - delay
             if waited > wall / 2:
                 raise self._lose("starved", f"{cpu:.1f} s of CPU time in {wall:.0f} s: the host is too loaded")
             raise self._lose("stalled", f"no answer in {limits.wall_seconds:g} s ({cpu:.1f} s of CPU time)")

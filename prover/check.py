@@ -94,7 +94,12 @@ class _FileReply(msgspec.Struct, frozen=True):
 
 
 def check_files(
-    paths: Sequence[Path], *, workers: int = 1, limits: Limits | None = None, show: Callable[[str], None] = print
+    paths: Sequence[Path],
+    *,
+    workers: int = 1,
+    limits: Limits | None = None,
+    show: Callable[[str], None] = print,
+    toolchain: Startable | None = None,
 ) -> bool:
     """Elaborates Lean files and shows their messages as compilers do; True where none has an error.
 
@@ -112,7 +117,7 @@ def check_files(
     fine = True
     workers = min(workers, len(texts)) or 1
     # The pool inside: after Ctrl-C it closes first, which ends what the threads wait for.
-    with ThreadPoolExecutor(workers) as threads, LeanPool(find(), workers) as pool:
+    with ThreadPoolExecutor(workers) as threads, LeanPool(toolchain or find(), workers) as pool:
 
         def elaborate(text: str) -> _FileReply | WorkerError:
             request = {"op": "file", "text": text, "heartbeats": limits.heartbeats}

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from prover import __version__, stage_commands
-from prover.options import Commands, CpuSeconds, Heartbeats, MemoryMb, Workers, lean_config, problems_config
+from prover.options import (
+    Commands,
+    CpuSeconds,
+    Heartbeats,
+    MemoryMb,
+    Project,
+    RequireSandbox,
+    Workers,
+    lean_config,
+    problems_config,
+)
 
 app = typer.Typer(
     cls=Commands,
@@ -59,13 +69,14 @@ def setup() -> None:
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    lean_project: Project = None,
 ) -> None:
     """Say what is installed, what is missing and the command that installs it; prove that Lean answers rightly."""
     from prover.console import show_steps
     from prover.doctor import examine, show
 
     with show_steps() as step:
-        findings = examine(step)
+        findings = examine(step, project=lean_project)
     show(findings, as_json=as_json)
     if findings.broken:
         raise typer.Exit(1)
@@ -85,21 +96,27 @@ def check(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
 ) -> None:
     """Check proofs with Lean: a JSONL file of candidates, or Lean files. Exit code 1: a Lean file has errors."""
     if bool(files) == bool(jsonl) or (jsonl is None) != (out is None):
         raise typer.BadParameter("give Lean files, or --jsonl IN together with --out OUT")
     from prover.check import check_files, check_jsonl
     from prover.console import open_progress
+    from prover.lean import open_lean
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    toolchain = open_lean(lean, require_sandbox=require_sandbox)
     if jsonl is None:
-        if not check_files(files or [], workers=lean.workers, limits=lean.limits()):
+        if not check_files(files or [], workers=lean.workers, limits=lean.limits(), toolchain=toolchain):
             raise typer.Exit(1)
         return
     assert out is not None
     with open_progress() as progress:
-        summary = check_jsonl(jsonl, out, workers=lean.workers, limits=lean.limits(), progress=progress)
+        summary = check_jsonl(
+            jsonl, out, workers=lean.workers, limits=lean.limits(), progress=progress, toolchain=toolchain
+        )
     typer.echo(str(summary))
 
 
@@ -113,13 +130,15 @@ def serve_lean(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
 ) -> None:
     """Serve the Lean pool over HTTP: /check, Kimina's /verify, /health, /metrics. The limits are the most that a
     request may ask for."""
     from prover.serving import serve_lean
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
-    serve_lean(host, port, workers=lean.workers, limits=lean.limits(), say=lambda text: typer.echo(text, err=True))
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    serve_lean(host, port, lean=lean, require_sandbox=require_sandbox, say=lambda text: typer.echo(text, err=True))
 
 
 @app.command()
@@ -147,6 +166,8 @@ def problems(
     ] = False,
     out: Annotated[Path | None, typer.Option(show_default="stdout", help="JSONL file to write.")] = None,
     workers: Workers = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
 ) -> None:
     """Write problems as JSONL: from Lean's library, from miniF2F, or from a file of ours."""
     from prover.console import open_progress
@@ -160,9 +181,11 @@ def problems(
         limit=limit,
         premises=premises,
     )
-    lean = lean_config(workers)
+    lean = lean_config(workers, project=lean_project)
     with open_progress() as progress:
-        counts = run_problems(config, out, elaborates=elaborates, workers=lean.workers, progress=progress)
+        counts = run_problems(
+            config, out, elaborates=elaborates, lean=lean, require_sandbox=require_sandbox, progress=progress
+        )
     rejected = f", {counts.rejected:,} do not elaborate" if elaborates else ""
     typer.echo(f"{counts.written:,} problems written of {counts.read:,} read{rejected}", err=True)
 
@@ -174,6 +197,7 @@ def iterate(
         Path | None, typer.Option(show_default="runs/<name of CONFIG>", help="Where everything of the run is kept.")
     ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Delete what the run directory holds and start over.")] = False,
+    require_sandbox: RequireSandbox = False,
 ) -> None:
     """Train by expert iteration. Run the same command again after a stop: it goes on where it was."""
     from prover.config import load_config
@@ -184,7 +208,7 @@ def iterate(
     loaded = load_config(config)
     folder = run_dir or Path("runs") / config.stem
     with open_progress() as progress:
-        iterate(loaded, folder, clean=clean, progress=progress)
+        iterate(loaded, folder, clean=clean, require_sandbox=require_sandbox, progress=progress)
     print_rounds(folder, hints=True)
 
 

@@ -4,19 +4,27 @@ Each field says its unit. What decides content (everything but placement) is par
 that read it; placement fields are named in :data:`PLACEMENT`.
 """
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lean_env.protocol import Limits
+from prover.config_faults import DEFAULT_TAG, explain
 from prover.errors import ArtifactError, ConfigError
 
-PLACEMENT = frozenset({"workers", "device", "path"})
+PLACEMENT = frozenset({"workers", "device", "path", "project"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
 
 Files and models count by their content."""
@@ -29,8 +37,8 @@ class Section(BaseModel):
 
 
 class LeanConfig(Section):
-    type: Literal["embedded"] = "embedded"
-    """Which Lean: ``embedded`` is the WebAssembly build that ``prover setup`` installs."""
+    """What every kind of Lean knows."""
+
     workers: int = Field(default=2, ge=1, le=256)
     """Lean processes; each takes about 1.3 GB and a core."""
     heartbeats: int = Field(default=200_000, ge=1)
@@ -38,10 +46,43 @@ class LeanConfig(Section):
     cpu_seconds: float = Field(default=20.0, gt=0)
     """CPU seconds per check."""
     memory_mb: int = Field(default=2_600, ge=1_500)
-    """Resident memory of one Lean process, MiB."""
+    """Memory of one Lean process, MiB, without the pages of files that it maps."""
 
     def limits(self) -> Limits:
         return Limits(heartbeats=self.heartbeats, cpu_seconds=self.cpu_seconds, memory_mb=self.memory_mb)
+
+
+class EmbeddedLean(LeanConfig):
+    """The WebAssembly build that ``prover setup`` installs: Lean's core library, no Mathlib."""
+
+    type: Literal["embedded"] = "embedded"
+    """Lean that comes along."""
+
+
+class NativeLean(LeanConfig):
+    """The Lean of a Lake project, with all that the project requires. Untested against real Mathlib so far."""
+
+    type: Literal["native"]
+    """Lean of a project."""
+    project: Path | None = None
+    """Folder of the Lake project; None takes that of our own ``lakefile.lean``, which requires Mathlib."""
+    memory_mb: int = Field(default=6_000, ge=1_500)
+    """Memory of one Lean process, MiB, without the pages of files that it maps."""
+
+
+def _kind_of_lean(value: Any) -> str:
+    """``type`` may be left out: it is the embedded one then."""
+    return str(value.get("type", DEFAULT_TAG) if isinstance(value, dict) else getattr(value, "type", DEFAULT_TAG))  # type: ignore[reportUnknownMemberType]
+
+
+LeanChoice = Annotated[
+    Annotated[EmbeddedLean, Tag("embedded")] | Annotated[NativeLean, Tag("native")],
+    Discriminator(
+        _kind_of_lean,
+        custom_error_type="lean_type",
+        custom_error_message="type: Input should be 'embedded' or 'native'",
+    ),
+]
 
 
 class CoreProblems(Section):
@@ -242,7 +283,7 @@ class IterateConfig(Section):
     """The starting model."""
     engine: EngineConfig = TransformersEngine()
     """What generates completions."""
-    lean: LeanConfig = LeanConfig()
+    lean: LeanChoice = EmbeddedLean()
     """Which Lean checks them, and its limits."""
     cold: ColdConfig | None = None
     """Round 0; None starts from the model as it is."""
@@ -291,7 +332,7 @@ def load_config(path: Path) -> IterateConfig:
     try:
         config = IterateConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, data)}") from error
+        raise ConfigError(f"{path}: {explain(error, data, IterateConfig)}") from error
     return _rebase(config, path.parent)
 
 
@@ -323,71 +364,3 @@ def _rebase(config: Section, folder: Path) -> Any:
         elif isinstance(value, dict):
             changes[name] = {k: _rebase(v, folder) if isinstance(v, Section) else v for k, v in value.items()}  # type: ignore[reportUnknownVariableType]
     return config.model_copy(update=changes)
-
-
-def _explain(error: ValidationError, data: Any) -> str:
-    """The first fault as one line; for an unknown key, the nearest known one; then how many more there are."""
-    faults = error.errors()
-    # A misspelt key is missing as well: the misspelling is what to name.
-    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    place = [part for part in first["loc"] if not _is_tag(part, first["loc"], data)]
-    where = ".".join(str(part) for part in place) or "top level"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1], data)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(known))
-        text = f"unknown key {where!r}; {hint}"
-    elif first["type"] == "missing":
-        text = f"missing key {where!r}"
-    else:
-        text = f"{where}: {first['msg']}, got {first['input']!r}" if place else first["msg"]
-    more = len(faults) - 1
-    return text + (f" (and {more} more)" if more else "")
-
-
-def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
-    """Pydantic puts the chosen member of a union into the location; it is no key of the file."""
-    here = data
-    for step in loc:
-        present = (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int))
-        if step is part:
-            return not present and isinstance(here, dict) and part in {here.get("type"), here.get("source")}  # type: ignore[reportUnknownMemberType]
-        if present:
-            here = here[step]  # type: ignore[reportUnknownVariableType]
-    return False
-
-
-def _known_keys(place: list[int | str], data: Any) -> list[str]:
-    """Keys that the section at ``place`` knows, following the file's own choice of union members."""
-    fields: dict[str, FieldInfo] = dict(IterateConfig.model_fields)
-    here = data
-    named = False
-    for part in place:
-        here = here[part]
-        if named:
-            options = [CoreProblems, MiniF2FProblems, JsonlProblems]
-            named = False
-        else:
-            field = fields.get(str(part))
-            if field is None:
-                return []
-            named = part == "evaluate_on"
-            options = _sections(field.annotation)
-        if isinstance(here, dict) and not named:
-            tag = here.get("type", here.get("source"))  # type: ignore[reportUnknownMemberType]
-            chosen = [o for o in options if tag is not None and tag in _tags(o)] or options
-            fields = {k: v for o in chosen for k, v in o.model_fields.items()}
-    return [] if named else list(fields)
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [s for inner in getattr(annotation, "__args__", ()) for s in _sections(inner)]
-
-
-def _tags(section: type[Section]) -> tuple[Any, ...]:
-    for name in ("type", "source"):
-        if name in section.model_fields:
-            return getattr(section.model_fields[name].annotation, "__args__", ())
-    return ()

@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lean_env import native
 from lean_env.errors import LeanError
+from lean_env.native import NativeToolchain
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Verdict
-from lean_env.sandbox import confinement
+from lean_env.sandbox import Kind, confinement, missing
 from lean_env.toolchain import Toolchain, cache_dir, find
 
 State = Literal["ok", "note", "missing"]
@@ -47,17 +49,24 @@ class Findings(msgspec.Struct, frozen=True):
         return any(finding.state == "missing" for finding in self.findings)
 
 
-def examine(say: Callable[[str, float | None], None] | None = None) -> Findings:
-    """Look at everything; takes some seconds, most of them for starting Lean. ``say`` hears what is being looked at."""
+Say = Callable[[str, float | None], None]
+
+
+def examine(say: Say | None = None, *, project: Path | None = None) -> Findings:
+    """Look at everything; takes some seconds, most of them for starting Lean. ``say`` hears what is being looked at.
+
+    With ``project`` it is that Lake project's Lean that is looked at, otherwise the embedded one.
+    """
     say = say or (lambda _step, _fraction: None)
-    return Findings(tuple(_findings(say)))
+    return Findings(tuple(_findings(say, project)))
 
 
-def _findings(say: Callable[[str, float | None], None]) -> Iterator[Finding]:
+def _findings(say: Say, project: Path | None) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield _node()
-    say("reading every file of Lean", None)
-    toolchain, finding = _lean()
+    if project is None:
+        yield _node()
+        say("reading every file of Lean", None)
+    toolchain, finding = _lean() if project is None else _native(project, say)
     yield finding
     if toolchain is not None:
         say("asking Lean questions with known answers", None)
@@ -66,7 +75,7 @@ def _findings(say: Callable[[str, float | None], None]) -> Iterator[Finding]:
     yield from _torch()
     yield _package("transformers")
     yield from _machine(toolchain is not None)
-    yield from _confinement()
+    yield from _confinement("embedded" if project is None else "native")
 
 
 def _node() -> Finding:
@@ -94,7 +103,18 @@ def _lean() -> tuple[Toolchain | None, Finding]:
     return toolchain, Finding("lean", "ok", f"{toolchain.version}, every file as installed, in {toolchain.directory}")
 
 
-def _canaries(toolchain: Toolchain) -> Finding:
+def _native(project: Path, say: Say) -> tuple[NativeToolchain | None, Finding]:
+    try:
+        toolchain = native.find(project, say)
+        toolchain.verify(full=True)
+    except LeanError as error:
+        return None, Finding("lean", "missing", str(error), f"{native.SETUP} {project}")
+    return toolchain, Finding(
+        "lean", "ok", f"{toolchain.version}, in {toolchain.sysroot}; {len(toolchain.path)} libraries"
+    )
+
+
+def _canaries(toolchain: Toolchain | NativeToolchain) -> Finding:
     """The pool asks each new worker its canaries before the first check; then one theorem and one non-theorem."""
     start = time.monotonic()
     true = CheckRequest("true", "", "theorem t (a b : Nat) : a + b = b + a", "Nat.add_comm a b")
@@ -174,17 +194,17 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def _confinement() -> Iterator[Finding]:
-    """Limits that Lean processes run under, and tools that are not used yet."""
-    for layer in confinement():
+def _confinement(kind: Kind) -> Iterator[Finding]:
+    """Limits that Lean processes of this kind run under, and whether they are all that can be asked for."""
+    for layer in confinement(kind):
         yield Finding(
             layer.name, "ok" if layer.active else "note", layer.detail if layer.active else f"off: {layer.detail}"
         )
-    for name, there in (
-        ("bubblewrap", shutil.which("bwrap") is not None),
-        ("seccomp", importlib.util.find_spec("pyseccomp") is not None),
-    ):
-        yield Finding(name, "note", f"{'present' if there else 'absent'}; not used for the embedded Lean")
+    absent = missing(kind)
+    verdict = (
+        f"--require-sandbox refuses to run here: {'; '.join(absent)}" if absent else "--require-sandbox holds here"
+    )
+    yield Finding("sandbox", "note" if absent else "ok", verdict)
 
 
 def show(findings: Findings, *, as_json: bool = False) -> None:

@@ -61,9 +61,20 @@ CpuSeconds = Annotated[
     float | None, typer.Option(min=0.1, show_default="20.0", help="CPU seconds of one check; beyond: timeout.")
 ]
 MemoryMb = Annotated[
-    int | None, typer.Option(min=1_500, show_default="2600", help="MiB of one Lean process; beyond: memory.")
+    int | None,
+    typer.Option(min=1_500, show_default="2600", help="MiB of one Lean process (a project's: 6000); beyond: memory."),
 ]
-
+Project = Annotated[
+    Path | None,
+    typer.Option(
+        "--lean-project",
+        show_default=False,
+        help="Check with the native Lean of this Lake project, not the embedded one.",
+    ),
+]
+RequireSandbox = Annotated[
+    bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
+]
 
 Prompt = Annotated[
     Style, typer.Option("--prompt", help="plain: statement and lemma names, for small models; chat: instructions.")
@@ -86,11 +97,19 @@ Script = Annotated[
 
 
 def lean_config(
-    workers: int | None, heartbeats: int | None = None, cpu_seconds: float | None = None, memory_mb: int | None = None
+    workers: int | None,
+    heartbeats: int | None = None,
+    cpu_seconds: float | None = None,
+    memory_mb: int | None = None,
+    project: Path | None = None,
 ) -> "LeanConfig":
-    from prover.config import LeanConfig
+    """The embedded Lean, or the native one of a project."""
+    from prover.config import EmbeddedLean, NativeLean
 
-    return given(LeanConfig, workers=workers, heartbeats=heartbeats, cpu_seconds=cpu_seconds, memory_mb=memory_mb)
+    limits = {"workers": workers, "heartbeats": heartbeats, "cpu_seconds": cpu_seconds, "memory_mb": memory_mb}
+    if project is not None:
+        return given(NativeLean, type="native", project=project, **limits)
+    return given(EmbeddedLean, **limits)
 
 
 def sampling_config(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lean_env.pool import LeanPool
-from lean_env.toolchain import find
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import (
@@ -24,6 +23,7 @@ from prover.config import (
 )
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
+from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
@@ -36,17 +36,26 @@ GROWING = frozenset({"rounds", "evaluate_on"})
 """Top-level keys that may change between two runs on one directory: they add artifacts and change none."""
 
 
-def iterate(config: IterateConfig, run_dir: Path, *, clean: bool = False, progress: Progress | None = None) -> None:
+def iterate(
+    config: IterateConfig,
+    run_dir: Path,
+    *,
+    clean: bool = False,
+    require_sandbox: bool = False,
+    progress: Progress | None = None,
+) -> None:
     """Run the loop in ``run_dir``, or go on with it.
 
     Raises ArtifactError where the directory was made by another configuration (the changed keys are named),
     RunLockedError where another process works on it. ``clean`` deletes what is there and starts over.
+    ``require_sandbox`` raises SandboxError where this machine does not confine Lean in full.
     """
     progress = progress or Silent()
     with run_lock(run_dir):
         _claim(config, run_dir, clean)
-        toolchain = find()
-        write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version})
+        toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=lambda what, _: progress.note(what))
+        confinement = limits_in_force(config.lean)
+        write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version, "confinement": confinement})
         with LeanPool(toolchain, workers=config.lean.workers) as pool, EngineLease(config.engine) as lease:
             Loop(config, run_dir, pool, lease, progress).run()
 

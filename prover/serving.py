@@ -5,12 +5,14 @@ import os
 from collections.abc import Callable
 
 from lean_env.pool import LeanPool
-from lean_env.protocol import Limits
-from lean_env.toolchain import find
+from prover.config import LeanConfig
 from prover.errors import ProverError
+from prover.lean import open_lean
 
 
-def serve_lean(host: str, port: int, *, workers: int, limits: Limits, say: Callable[[str], None]) -> None:
+def serve_lean(
+    host: str, port: int, *, lean: LeanConfig, require_sandbox: bool = False, say: Callable[[str], None]
+) -> None:
     """Serves until SIGINT or SIGTERM. The token is that of the environment variable ``PROVER_TOKEN``, if it is set.
 
     Raises ProverError without the packages that it takes, and LeanError.
@@ -21,4 +23,8 @@ def serve_lean(host: str, port: int, *, workers: int, limits: Limits, say: Calla
     from lean_env.serving.server import serve
 
     token = os.environ.get("PROVER_TOKEN")
-    serve(lambda: LeanPool(find(), workers), host=host, port=port, limits=limits, token=token, say=say)
+
+    def pool() -> LeanPool:
+        return LeanPool(open_lean(lean, require_sandbox=require_sandbox, say=say), lean.workers)
+
+    serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)

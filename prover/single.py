@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lean_env.pool import LeanPool
-from lean_env.toolchain import find
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
 from prover.config import (
@@ -24,6 +23,7 @@ from prover.config import (
 )
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
+from prover.lean import open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
@@ -113,11 +113,13 @@ def verified(
     *,
     lean: LeanConfig,
     certify: bool = True,
+    require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
     """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
-    with run_lock(out), LeanPool(find(), workers=lean.workers) as pool:
+    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
         source = open_problems(problems, out)
         return verify.run(
             out,
@@ -139,11 +141,13 @@ def certified(
     verdicts: Path,
     *,
     lean: LeanConfig,
+    require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
     """The verdicts with every proof certified, or proved no longer."""
-    with run_lock(out), LeanPool(find(), workers=lean.workers) as pool:
+    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
         source = open_problems(problems, out)
         return certify_stage.run(
             out,
@@ -262,6 +266,7 @@ def evaluated(
     ks: Sequence[int],
     sampling: SamplingConfig,
     lean: LeanConfig,
+    require_sandbox: bool = False,
     engine: EngineConfig | None = None,
     prompt: Style = "chat",
     seed: int = 0,
@@ -270,9 +275,10 @@ def evaluated(
 ) -> Artifact:
     """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
     progress = progress or Silent()
+    toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
         run_lock(out),
-        LeanPool(find(), workers=lean.workers) as pool,
+        LeanPool(toolchain, workers=lean.workers) as pool,
         EngineLease(engine or TransformersEngine()) as lease,
     ):
         source = open_problems(problems, out)

@@ -14,7 +14,9 @@ from prover.options import (
     Heartbeats,
     MaxTokens,
     MemoryMb,
+    Project,
     Prompt,
+    RequireSandbox,
     Script,
     Seed,
     Style,
@@ -116,15 +118,26 @@ def verify(
         bool,
         typer.Option("--certify/--no-certify", help="Whether proofs are put to a second Lean at once."),
     ] = True,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
     """Let Lean judge attempts."""
     from prover import single
     from prover.console import open_progress
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
     with open_progress() as progress:
-        verdicts = single.verified(out, problems, attempts, lean=lean, certify=certify, clean=clean, progress=progress)
+        verdicts = single.verified(
+            out,
+            problems,
+            attempts,
+            lean=lean,
+            certify=certify,
+            require_sandbox=require_sandbox,
+            clean=clean,
+            progress=progress,
+        )
     _say("verdicts", verdicts.path)
 
 
@@ -138,15 +151,26 @@ def certify(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
     """Put proofs that are only audited to a second Lean, which never sees their text."""
     from prover import single
     from prover.console import open_progress
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb)
+    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
     with open_progress() as progress:
-        raised = single.certified(out, problems, attempts, verdicts, lean=lean, clean=clean, progress=progress)
+        raised = single.certified(
+            out,
+            problems,
+            attempts,
+            verdicts,
+            lean=lean,
+            require_sandbox=require_sandbox,
+            clean=clean,
+            progress=progress,
+        )
     _say("verdicts", raised.path)
 
 
@@ -316,6 +340,8 @@ def evaluate(
     heartbeats: Heartbeats = None,
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
     """Measure pass@k of a model, or of the fixed tactic list, with 95 % intervals."""
@@ -336,7 +362,8 @@ def evaluate(
             model,
             ks=ks,
             sampling=sampling,
-            lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb),
+            lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project),
+            require_sandbox=require_sandbox,
             engine=engine_config(script, batch_size, device),
             prompt=prompt.value,
             seed=seed,

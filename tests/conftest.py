@@ -1,5 +1,8 @@
 """Which tests run where: markers turn into skips with a reason."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 
@@ -11,6 +14,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {
         "slow": "" if config.getoption("--slow") else "slow; run with --slow (make test-all)",
         "gpu": "" if _has_gpu(items) else "no CUDA device",
+        "native": "" if _has_lake() else "no native Lean on this machine; scripts/setup_lean.sh installs it",
     }
     for item in items:
         for name, reason in reasons.items():
@@ -24,3 +28,7 @@ def _has_gpu(items: list[pytest.Item]) -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _has_lake() -> bool:
+    return shutil.which("lake") is not None or (Path.home() / ".elan" / "bin" / "lake").exists()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from lean_env import toolchain as lean
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, StatementFailure
+from lean_env.sandbox import require
 from prover.artifacts import disk_errors
-from prover.config import ProblemsConfig
+from prover.config import EmbeddedLean, LeanConfig, ProblemsConfig
 from prover.errors import InputError
+from prover.lean import kind_of, open_lean
 from prover.problems.read import read_problems
 from prover.progress import Progress, Silent
 from prover.records import Problem
@@ -32,18 +33,21 @@ def run_problems(
     out: Path | None = None,
     *,
     elaborates: bool = False,
-    workers: int = 2,
+    lean: LeanConfig | None = None,
+    require_sandbox: bool = False,
     progress: Progress | None = None,
 ) -> ProblemCounts:
     """Write the problems of ``config`` as they are read, to ``out``, which appears once it is whole, or to standard
     output when None.
 
-    With ``elaborates`` only those whose header and statement the installed Lean accepts; ``progress`` gets one note for
+    With ``elaborates`` only those whose header and statement ``lean`` accepts; ``progress`` gets one note for
     each other, with Lean's message. Raises InputError where none is left.
     """
-    progress = progress or Silent()
-    problems = read_problems(config, workers=workers, progress=progress)
-    judged = _judged(problems, config.limit or 0, workers, progress) if elaborates else ((p, None) for p in problems)
+    progress, lean = progress or Silent(), lean or EmbeddedLean()
+    if require_sandbox:
+        require(kind_of(lean) if elaborates else "embedded")
+    problems = read_problems(config, workers=lean.workers, progress=progress)
+    judged = _judged(problems, config.limit or 0, lean, progress) if elaborates else ((p, None) for p in problems)
     encoder = msgspec.json.Encoder()
     read = rejected = 0
     with closing(judged), _destination(out) as write:
@@ -64,7 +68,7 @@ def run_problems(
 
 
 def _judged(
-    problems: Iterator[Problem], total: int, workers: int, progress: Progress
+    problems: Iterator[Problem], total: int, lean: LeanConfig, progress: Progress
 ) -> Generator[tuple[Problem, StatementFailure | None]]:
     """Each problem, in order, with what Lean says against it. Only those that are under way are held."""
     under_way: deque[Problem] = deque()  # filled by the pool's own thread, before it hands the request on
@@ -75,7 +79,7 @@ def _judged(
             under_way.append(p)
             yield CheckRequest(p.id, p.header, p.formal_statement, proof="")
 
-    with LeanPool(lean.find(), workers) as pool, progress.stage("elaborate", total, "statements") as meter:
+    with LeanPool(open_lean(lean), lean.workers) as pool, progress.stage("elaborate", total, "statements") as meter:
         for identifier, failure in pool.elaborate(requests()):
             meter.add(1, checks=1)
             answers[identifier] = failure

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lean_env.pool import LeanPool
-from lean_env.toolchain import find
 from prover.artifacts import Artifact, read_manifest, run_lock
 from prover.config import (
     AverageConfig,
@@ -29,6 +28,7 @@ from prover.config import (
 )
 from prover.console import open_progress
 from prover.engines.lease import EngineLease
+from prover.lean import open_lean
 from prover.models import Model, open_model
 from prover.pipeline import Loop, iterate
 from prover.progress import Progress
@@ -75,7 +75,7 @@ def extras(config: IterateConfig, run: Path, minif2f: Path | None, progress: Pro
     found: dict[str, dict[str, float]] = {}
     with (
         run_lock(run),
-        LeanPool(find(), workers=config.lean.workers) as pool,
+        LeanPool(open_lean(config.lean), workers=config.lean.workers) as pool,
         EngineLease(config.engine) as lease,
     ):
         loop = Loop(config, run, pool, lease, progress)
@@ -114,7 +114,11 @@ def at_chosen_temperature(config: IterateConfig, run: Path, progress: Progress) 
     found: dict[str, dict[str, float]] = {}
     model = open_model(run / f"round_{config.rounds:02d}" / "sft" / "model", f"r{config.rounds}")
     by_temperature: dict[float, float] = {}
-    with run_lock(run), LeanPool(find(), workers=config.lean.workers) as pool, EngineLease(config.engine) as lease:
+    with (
+        run_lock(run),
+        LeanPool(open_lean(config.lean), workers=config.lean.workers) as pool,
+        EngineLease(config.engine) as lease,
+    ):
 
         def judge(name: str, problems: Artifact, temperature: float, baseline: Artifact | None) -> dict[str, float]:
             evaluation = config.evaluate.model_copy(update={"temperature": temperature})

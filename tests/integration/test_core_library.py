@@ -10,7 +10,7 @@ from lean_env import toolchain
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 from prover.binders import parse_statement
-from prover.config import CoreProblems, MiniF2FProblems
+from prover.config import CoreProblems, EmbeddedLean, MiniF2FProblems
 from prover.errors import InputError
 from prover.problems import run_problems
 from prover.problems.core import core_problems
@@ -100,7 +100,7 @@ def test_simp_no_longer_has_the_theorem(library: tuple[LibraryTheorem, ...], poo
 def test_minif2f_core_has_128_problems(tmp_path: Path) -> None:
     config = MiniF2FProblems(source="minif2f", path=DATA / "minif2f_deepseek.jsonl", header="core")
     out = tmp_path / "minif2f-core.jsonl"
-    counts = run_problems(config, out, elaborates=True, workers=2)
+    counts = run_problems(config, out, elaborates=True, lean=EmbeddedLean(workers=2))
     assert (counts.read, counts.rejected, counts.written) == (488, 360, 128)
     kept = [msgspec.json.decode(line, type=Problem) for line in out.read_bytes().splitlines()]
     assert len({p.id for p in kept}) == 128
@@ -113,7 +113,7 @@ def test_a_file_that_lean_refuses_whole_leaves_nothing_behind(tmp_path: Path) ->
     source.write_bytes(msgspec.json.encode(line) + b"\n")
     out = tmp_path / "out.jsonl"
     with pytest.raises(InputError, match="none of 1 statements elaborates"):
-        run_problems(MiniF2FProblems(source="minif2f", path=source), out, elaborates=True, workers=1)
+        run_problems(MiniF2FProblems(source="minif2f", path=source), out, elaborates=True, lean=EmbeddedLean(workers=1))
     assert not out.exists()
 
 

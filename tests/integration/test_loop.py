@@ -98,6 +98,8 @@ def test_the_layout_is_what_the_loop_writes(run: Path) -> None:
     assert {name.rpartition("/")[2] for name in written} >= {"select", "sft", "average", "correct_1", "cold_verdicts"}
     assert not list(run.rglob("*.tmp"))
     assert json.loads((run / "config.json").read_text())["rounds"] == 1
+    confinement = json.loads((run / "run.json").read_text())["confinement"]
+    assert {"deadlines", "rlimits", "landlock", "seccomp", "webassembly"} <= set(confinement)
 
 
 def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:

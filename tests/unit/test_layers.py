@@ -30,11 +30,11 @@ LAYERS = [
     ["prover.errors", "prover"],
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
-        "prover.overlap", "prover.console", "prover.partial", "prover.layout",
+        "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.layout",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
-        "prover.binders", "prover.models", "prover.pretrained", "prover.device",
+        "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean",
     ],
     ["prover.stages"],
     ["prover.pipeline", "prover.single", "prover.check", "prover.doctor", "prover.report", "prover.serving"],
