@@ -306,7 +306,8 @@ def test_a_lean_that_fails_and_is_mended_serves_again(tmp_path: Path) -> None:
         while server.ask("GET", "/health")[0] != 200:
             pass
         assert outcomes(server.check([item("a", "ok")])) == {"a": "proved"}
-        assert server.metrics()["workers_started_total"] in (started + 1, started + 2)
+        # At most two that check and one that certifies: nothing of the old pool starts again.
+        assert started < server.metrics()["workers_started_total"] <= started + 3
 
 
 def test_a_missing_package_is_named_with_its_cure() -> None:
