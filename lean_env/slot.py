@@ -1,11 +1,11 @@
 """One place for a Lean worker in the pool, with the thread that serves it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import msgspec
 
-from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of
+from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
 from lean_env.errors import CanaryError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
@@ -69,6 +69,7 @@ class Slot:
         self._held = Held()
         self._tainted = False
         self._starts = 0
+        self._slow: Hashable = None
 
     def kill(self) -> None:
         worker = self.worker
@@ -103,12 +104,13 @@ class Slot:
         losses: list[WorkerLost] = []
         outside = 0
         version = self._role.toolchain.version
-        if task.suspect or task.kind == "file":
+        if task.suspect or task.kind == "file" or task.key == self._slow:
             self._release()  # what came before must not be mixed up with it
         while not self._role.queue.closed:
             worker = self._ready_worker(fresh=bool(losses) or (self._tainted and task.kind != "file"))
             if worker is None:
                 return
+            vouched = not self._held.items
             try:
                 reply = worker.ask(task.message, task.limits, task.reply_bytes)
                 answer = answer_of(task, reply, version)
@@ -120,7 +122,9 @@ class Slot:
                         raise WorkerError(f"{name_of(task)}: lost its Lean worker {outside} times: {loss}") from loss
                     continue
                 losses.append(loss)
-                final = answer_of_losses(task, losses, version)
+                # Others on the same statement may be as slow: canaries before each save them the second try.
+                self._slow = task.key if loss.kind == "timeout" else self._slow
+                final = answer_of_losses(task, losses, vouched, version)
                 if final is not None:
                     self._role.give(task, final)
                     return
@@ -141,6 +145,9 @@ class Slot:
             self._tainted = True  # it ran unfiltered: no check may follow on this worker
             self._role.give(task, answer)
             return
+        if refused_late(answer):
+            self._retire_at_once(task, answer)
+            return
         self._held.add(task, answer)
         memory = worker.usage().memory_mb
         old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
@@ -149,6 +156,17 @@ class Slot:
             self._release()
         if old:
             self._discard()
+
+    def _retire_at_once(self, task: Task, answer: Answer) -> None:
+        """After a command that should not have run, canaries mean nothing: what is held is checked elsewhere. The
+        refusal stands if they came right before it; otherwise it is asked for again, alone."""
+        vouched = not self._held.items
+        if not vouched:
+            task.suspect = True
+            self._held.add(task, answer)
+        self._lose()
+        if vouched:
+            self._role.give(task, answer)
 
     def _release(self) -> None:
         """Asks the canaries and gives out what is held, or sees to it that it is checked again."""

@@ -33,8 +33,8 @@ _STDERR_TAIL = 4_096
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-Loss = Literal["timeout", "memory", "died", "protocol", "killed", "starved"]
-"""Why a worker was lost: CPU limit (or idle until the wall limit), memory limit, ended by itself, answered out of
+Loss = Literal["timeout", "stalled", "memory", "died", "protocol", "killed", "starved"]
+"""Why a worker was lost: CPU limit, idle until the wall limit, memory limit, ended by itself, answered out of
 protocol, killed by someone else, or given too little processor time by the host within its wall limit."""
 
 
@@ -211,7 +211,7 @@ class Worker:
             waited = _run_delay(self.pid) - delay
             if waited > wall / 2:
                 raise self._lose("starved", f"{cpu:.1f} s of CPU time in {wall:.0f} s: the host is too loaded")
-            raise self._lose("timeout", f"no answer in {limits.wall_seconds:g} s ({cpu:.1f} s of CPU time)")
+            raise self._lose("stalled", f"no answer in {limits.wall_seconds:g} s ({cpu:.1f} s of CPU time)")
 
     def _write(self, pending: memoryview) -> memoryview:
         try:

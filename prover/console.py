@@ -143,7 +143,7 @@ class PlainProgress:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Meter]:
-        self.note(f"{name}: {total:,} {unit}")
+        self.note(f"{name}: {total:,} {unit}" if total else f"{name}: begins")
         meter = _PlainMeter(self, name, Counts(total, unit), self._seconds)
         yield meter
         self.note(f"{name}: done, {meter.counts.summary()}")
@@ -171,6 +171,9 @@ class _PlainMeter:
             left = self.counts.left
             parts = [self.counts.place(), *self.counts.rates()] + ([f"{duration(left)} left"] if left else [])
             self._progress.note(f"{self._name}: {', '.join(parts)}")
+
+    def expect(self, total: int) -> None:
+        self.counts.total = total
 
 
 class LiveProgress:
@@ -228,6 +231,10 @@ class _LiveMeter:
         self._counts.add(done, attempts=attempts, proved=proved, checks=checks, tokens=tokens, steps=steps)
         if done or steps:
             self._rich.update(self._task, completed=self._counts.done)
+
+    def expect(self, total: int) -> None:
+        self._counts.total = total
+        self._rich.update(self._task, total=max(total, 1))
 
 
 class _CountsColumn(ProgressColumn):

@@ -10,6 +10,7 @@ from typing import Any
 
 from lean_env.pool import LeanPool
 from lean_env.toolchain import find
+from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import (
     PLACEMENT,
@@ -101,7 +102,7 @@ class Loop:
 
     def run(self) -> None:
         config = self.config
-        train = self.problems("train", config.train)
+        train = self.problems(layout.TRAIN, config.train)
         sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
         listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
         baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
@@ -109,29 +110,28 @@ class Loop:
 
         model, learned = self.cold_start(train)
         start = model
-        self.evaluate("round_00", 0, model, sets, baselines, seen)
+        self.evaluate(0, model, sets, baselines, seen)
         for number in range(1, config.rounds + 1):
-            folder = f"round_{number:02d}"
-            learned += self.attempt(folder, number, model, train, learned)
-            examples = self._select(self.dir / folder / "select", train, learned)
-            model = self.train(folder, number, start, examples)
-            self.evaluate(folder, number, model, sets, baselines, seen)
+            learned += self.attempt(number, model, train, learned)
+            examples = self._select(number, train, learned)
+            model = self.train(number, start, examples)
+            self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
 
     def problems(self, name: str, section: ProblemsConfig) -> Artifact:
         return problems_stage.run(
-            self.dir / "problems" / name, name=name, section=section, pool=self.pool, progress=self.progress
+            self.dir / layout.problems(name), name=name, section=section, pool=self.pool, progress=self.progress
         )
 
     def cold_start(self, train: Artifact) -> tuple[Model, list[Judged]]:
         """Round 0: the model that every round is tuned from, and the verified proofs that it learned from."""
-        config, folder = self.config, self.dir / "round_00"
+        config, place = self.config, layout.cold()
         judged: list[Judged] = []
         examples: list[Artifact] = []
         if isinstance(config.cold, ColdTactics):
             attempts = cold.tactic_attempts(
-                folder / "cold_attempts",
+                self.dir / place.attempts,
                 problems=train,
                 tactics=config.cold.tactics,
                 share=config.cold.share,
@@ -139,15 +139,15 @@ class Loop:
                 series="cold",
                 seed=config.seed,
             )
-            judged.append((attempts, self.verify(folder / "cold_verdicts", "cold", train, attempts)))
-            examples.append(self._select(folder / "select", train, judged))
+            judged.append((attempts, self.verify(self.dir / place.verdicts, "cold", train, attempts)))
+            examples.append(self._select(0, train, judged))
             if config.cold.syntax:
-                examples.append(self._grammar(folder / "syntax", train, config.cold.syntax, SYNTAX_WEIGHT))
+                examples.append(self._grammar(layout.syntax(), train, config.cold.syntax, SYNTAX_WEIGHT))
         elif config.cold is not None:
-            examples.append(self._grammar(folder / "select", train, config.cold.per_problem, 1.0))
+            examples.append(self._grammar(layout.select(0), train, config.cold.per_problem, 1.0))
         if isinstance(config.model, InitModel):
             model = init.run(
-                folder / "init",
+                self.dir / layout.init(),
                 problems=train,
                 examples=examples,
                 config=config.model,
@@ -159,7 +159,7 @@ class Loop:
         if examples:
             self.lease.release()
             model = sft.run(
-                folder / "sft",
+                self.dir / layout.sft(0),
                 base=model,
                 examples=examples,
                 config=config.cold_sft or config.sft,
@@ -169,15 +169,20 @@ class Loop:
             )
         return model, judged
 
-    def _select(self, out: Path, train: Artifact, judged: list[Judged]) -> Artifact:
+    def _select(self, number: int, train: Artifact, judged: list[Judged]) -> Artifact:
         config = self.config
         return select.run(
-            out, problems=train, judged=judged, prompt=config.prompt, config=config.select, seed=config.seed
+            self.dir / layout.select(number),
+            problems=train,
+            judged=judged,
+            prompt=config.prompt,
+            config=config.select,
+            seed=config.seed,
         )
 
-    def _grammar(self, out: Path, train: Artifact, per_problem: int, weight: float) -> Artifact:
+    def _grammar(self, place: str, train: Artifact, per_problem: int, weight: float) -> Artifact:
         return cold.grammar_examples(
-            out,
+            self.dir / place,
             problems=train,
             per_problem=per_problem,
             weight=weight,
@@ -185,14 +190,13 @@ class Loop:
             seed=self.config.seed,
         )
 
-    def attempt(self, folder: str, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
+    def attempt(self, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
         """Sample and verify, then correct and verify, turn by turn."""
-        config, series = self.config, f"r{number}"
-        out = self.dir / folder
+        config, series, place = self.config, f"r{number}", layout.sampled(number)
         judged = [
             overlapped(
                 lambda on_shard: sample.run(
-                    out / "sample",
+                    self.dir / place.attempts,
                     problems=train,
                     model=model,
                     lease=self.lease,
@@ -204,21 +208,21 @@ class Loop:
                     progress=self.progress,
                     on_shard=on_shard,
                 ),
-                lambda attempts, ready: self.verify(out / "verify", series, train, attempts, earlier, ready),
+                lambda attempts, ready: self.verify(self.dir / place.verdicts, series, train, attempts, earlier, ready),
                 self.pool.close,
             )
         ]
         for turn in range(1, config.correct.turns + 1):
-            judged.append(self._correct(out, turn, number, model, train, judged[-1], [*earlier, *judged]))
+            judged.append(self._correct(turn, number, model, train, judged[-1], [*earlier, *judged]))
         return judged
 
     def _correct(
-        self, out: Path, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
+        self, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
     ) -> Judged:
-        config, series = self.config, f"r{number}"
+        config, series, place = self.config, f"r{number}", layout.corrected(number, turn)
         return overlapped(
             lambda on_shard: correct.run(
-                out / f"correct_{turn}",
+                self.dir / place.attempts,
                 problems=train,
                 failed=failed,
                 model=model,
@@ -234,7 +238,7 @@ class Loop:
                 on_shard=on_shard,
             ),
             lambda attempts, ready: self.verify(
-                out / f"verify_{turn}", f"{series} turn {turn}", train, attempts, earlier, ready
+                self.dir / place.verdicts, f"{series} turn {turn}", train, attempts, earlier, ready
             ),
             self.pool.close,
         )
@@ -262,16 +266,16 @@ class Loop:
             until_proved=until_proved,
         )
 
-    def train(self, folder: str, number: int, start: Model, examples: Artifact) -> Model:
+    def train(self, number: int, start: Model, examples: Artifact) -> Model:
         """Tune the starting model on everything proved so far; average the two where the configuration asks for it.
 
         Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
         inherited by the next (Polu et al. 2022, arXiv 2202.01344).
         """
-        config, out = self.config, self.dir / folder
+        config = self.config
         self.lease.release()
         tuned = sft.run(
-            out / "sft",
+            self.dir / layout.sft(number),
             base=start,
             examples=[examples],
             config=config.sft,
@@ -282,13 +286,14 @@ class Loop:
         if config.average is None:
             return tuned
         weight = config.average.tuned_weight
-        return average.run(out / "average", parts=[(tuned, weight), (start, 1 - weight)], series=f"r{number}")
+        parts = [(tuned, weight), (start, 1 - weight)]
+        return average.run(self.dir / layout.average(number), parts=parts, series=f"r{number}")
 
     def portfolio(self, name: str, problems: Artifact) -> Judged:
         """The fixed tactic list on an evaluation set: the baseline that a learned prover has to beat."""
-        out = self.dir / "portfolio" / name
+        place = layout.trial(layout.portfolio(name))
         attempts = cold.tactic_attempts(
-            out / "attempts",
+            self.dir / place.attempts,
             problems=problems,
             tactics=PORTFOLIO,
             share=1.0,
@@ -296,15 +301,16 @@ class Loop:
             series="portfolio",
             seed=0,
         )
-        return attempts, self.verify(out / "verdicts", f"portfolio {name}", problems, attempts, until_proved=True)
+        return attempts, self.verify(
+            self.dir / place.verdicts, f"portfolio {name}", problems, attempts, until_proved=True
+        )
 
     def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
-        out = self.dir / "portfolio" / name / "scores"
+        out = self.dir / layout.scores(layout.portfolio(name))
         return evaluate.run(out, problems=problems, judged=judged, ks=self.config.evaluate.k, ordered=True)
 
     def evaluate(
         self,
-        folder: str,
         number: int,
         model: Model,
         sets: dict[str, Artifact],
@@ -313,7 +319,7 @@ class Loop:
     ) -> None:
         """Sample, verify and score each evaluation set."""
         for name, problems in sets.items():
-            out = self.dir / folder / "evaluate" / name
+            out = self.dir / layout.evaluated(number, name)
             self.evaluate_set(
                 out, f"e{number}", number, model, problems, self.config.evaluate.n, baselines.get(name), seen[name]
             )
@@ -323,7 +329,7 @@ class Loop:
     ) -> None:
         """What the starting model reaches when the checks are spent on sampling it instead of on learning."""
         for name, problems in sets.items():
-            out = self.dir / "control" / name
+            out = self.dir / layout.control(name)
             n = self.config.evaluate.control_n
             self.evaluate_set(out, "control", 0, start, problems, n, baselines.get(name), seen[name])
 
@@ -346,7 +352,7 @@ class Loop:
         name = f"{series} {out.name}"
         judged = overlapped(
             lambda on_shard: sample.run(
-                out / "attempts",
+                out / layout.ATTEMPTS,
                 problems=problems,
                 model=model,
                 lease=self.lease,
@@ -358,9 +364,9 @@ class Loop:
                 progress=self.progress,
                 on_shard=on_shard,
             ),
-            lambda attempts, ready: self.verify(out / "verdicts", name, problems, attempts, seen, ready),
+            lambda attempts, ready: self.verify(out / layout.VERDICTS, name, problems, attempts, seen, ready),
             self.pool.close,
         )
         ks = sorted({k for k in (*config.k, n) if k <= n})
         seen.append(judged)
-        return evaluate.run(out / "scores", problems=problems, judged=judged, ks=ks, baseline=baseline)
+        return evaluate.run(out / layout.SCORES, problems=problems, judged=judged, ks=ks, baseline=baseline)

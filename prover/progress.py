@@ -13,10 +13,15 @@ class Meter(Protocol):
         """Count what has happened since the last call; ``done`` is in the stage's own unit."""
         ...
 
+    def expect(self, total: int) -> None:
+        """Say anew how many units there are, for stages that learn it on the way."""
+        ...
+
 
 class Progress(Protocol):
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Meter]:
-        """Open a display line for a stage of ``total`` units (problems, steps, ...). Stages may overlap."""
+        """Open a display line for a stage of ``total`` units (problems, steps, ...), 0 where that is not known yet.
+        Stages may overlap."""
         ...
 
     def note(self, text: str) -> None:
@@ -28,6 +33,9 @@ class SilentMeter:
     def add(
         self, done: int = 0, *, attempts: int = 0, proved: int = 0, checks: int = 0, tokens: int = 0, steps: int = 0
     ) -> None:
+        return None
+
+    def expect(self, total: int) -> None:
         return None
 
 

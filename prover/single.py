@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lean_env.pool import LeanPool
 from lean_env.toolchain import find
+from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
 from prover.config import (
     CorrectConfig,
@@ -278,7 +279,7 @@ def evaluated(
 
         def judge(attempts: Artifact, ready: Iterable[int] | None = None) -> Artifact:
             return verify.run(
-                out / "verdicts",
+                out / layout.VERDICTS,
                 problems=source,
                 attempts=attempts,
                 pool=pool,
@@ -292,7 +293,7 @@ def evaluated(
 
         if model is None:
             attempts = cold.tactic_attempts(
-                out / "attempts",
+                out / layout.ATTEMPTS,
                 problems=source,
                 tactics=PORTFOLIO,
                 share=1.0,
@@ -306,7 +307,7 @@ def evaluated(
             opened = open_model(model)
             judged = overlapped(
                 lambda on_shard: sample.run(
-                    out / "attempts",
+                    out / layout.ATTEMPTS,
                     problems=source,
                     model=opened,
                     lease=lease,
@@ -322,4 +323,6 @@ def evaluated(
                 judge,
                 pool.close,
             )
-        return evaluate.run(out / "scores", problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean)
+        return evaluate.run(
+            out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
+        )

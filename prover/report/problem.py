@@ -13,6 +13,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from lean_env.source import candidate_text, normalise_proof
+from prover import layout
 from prover.artifacts import open_artifact
 from prover.config import IterateConfig, open_run
 from prover.errors import InputError
@@ -81,16 +82,16 @@ def read_problem(run: Path, ident: str) -> ProblemReport:
         problem=problem,
         series=tuple(
             series
-            for stage, attempts, verdicts in _pairs(config, name)
-            if (series := _series(run, stage, attempts, verdicts, shard, problem.id)) is not None
+            for label, trial in _trials(config, name)
+            if (series := _series(run, label, trial, shard, problem.id)) is not None
         ),
     )
 
 
 def _find(run: Path, config: IterateConfig, ident: str) -> tuple[str, int, Problem]:
     known: list[str] = []
-    for name in ("train", *config.evaluate_on):
-        folder = run / "problems" / name
+    for name in (layout.TRAIN, *config.evaluate_on):
+        folder = run / layout.problems(name)
         if not (folder / "artifact.json").exists():
             continue
         artifact = open_artifact(folder)
@@ -107,27 +108,27 @@ def _find(run: Path, config: IterateConfig, ident: str) -> tuple[str, int, Probl
     raise InputError(f"--problem: {run} has no problem {ident!r}; {hint}")
 
 
-def _pairs(config: IterateConfig, name: str) -> Iterator[tuple[str, str, str]]:
-    """Label, attempts and verdicts of every stage that may have tried problems of the set, in the loop's order."""
-    rounds = [(number, f"round_{number:02d}") for number in range(config.rounds + 1)]
-    if name == "train":
-        yield "round 0 tactics", "round_00/cold_attempts", "round_00/cold_verdicts"
-        for number, folder in rounds[1:]:
-            yield f"round {number}", f"{folder}/sample", f"{folder}/verify"
+def _trials(config: IterateConfig, name: str) -> Iterator[tuple[str, layout.Trial]]:
+    """Label and place of every stage that may have tried problems of the set, in the loop's order."""
+    rounds = range(config.rounds + 1)
+    if name == layout.TRAIN:
+        yield "round 0 tactics", layout.cold()
+        for number in rounds[1:]:
+            yield f"round {number}", layout.sampled(number)
             for turn in range(1, config.correct.turns + 1):
-                yield f"round {number} correction {turn}", f"{folder}/correct_{turn}", f"{folder}/verify_{turn}"
+                yield f"round {number} correction {turn}", layout.corrected(number, turn)
         return
-    yield "tactic list", f"portfolio/{name}/attempts", f"portfolio/{name}/verdicts"
-    for number, folder in rounds:
-        yield f"round {number}", f"{folder}/evaluate/{name}/attempts", f"{folder}/evaluate/{name}/verdicts"
-    yield "control", f"control/{name}/attempts", f"control/{name}/verdicts"
+    yield "tactic list", layout.trial(layout.portfolio(name))
+    for number in rounds:
+        yield f"round {number}", layout.trial(layout.evaluated(number, name))
+    yield "control", layout.trial(layout.control(name))
 
 
-def _series(run: Path, label: str, attempts: str, verdicts: str, shard: int, ident: str) -> Series | None:
-    tried = [a for a in _records(run / attempts, shard, Attempt) if a.problem_id == ident]
+def _series(run: Path, label: str, trial: layout.Trial, shard: int, ident: str) -> Series | None:
+    tried = [a for a in _records(run / trial.attempts, shard, Attempt) if a.problem_id == ident]
     if not tried:
         return None
-    judged = {v.attempt_id: v for v in _records(run / verdicts, shard, Verdict)}
+    judged = {v.attempt_id: v for v in _records(run / trial.verdicts, shard, Verdict)}
     groups: dict[str | None, list[Attempt]] = {}
     for attempt in tried:
         groups.setdefault(None if attempt.proof is None else normalise_proof(attempt.proof), []).append(attempt)

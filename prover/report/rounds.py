@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from prover import layout
 from prover.artifacts import open_artifact
 from prover.console import duration
 from prover.records import TrainingExample
@@ -160,11 +161,11 @@ def _legend(report: RunReport) -> str:
 
 
 def _print_hints(console: Console, run: Path, report: RunReport) -> None:
-    last = f"round_{len(report.rounds) - 1:02d}"
+    last = len(report.rounds) - 1
     console.print("\nLook next at", style="bold")
     inspect = ["prover", "inspect", str(run)]
-    commands = [[*inspect, "--stage", f"{last}/select"], inspect]
-    problem = _solved_problem(run / last / "select", f"r{len(report.rounds) - 1}")
+    commands = [[*inspect, "--stage", layout.select(last)], inspect]
+    problem = _solved_problem(run / layout.select(last), f"r{last}")
     if problem:
         commands.insert(0, [*inspect, "--problem", problem])
     for command in commands:

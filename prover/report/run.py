@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from prover import layout
 from prover.artifacts import Manifest, read_manifest
-from prover.config import ColdTactics, InitModel, IterateConfig, open_run
+from prover.config import IterateConfig, open_run
 
 _PASS = re.compile(r"(beyond_)?pass@(\d+|all)")
 
@@ -77,48 +78,15 @@ class RunReport(msgspec.Struct, frozen=True):
     owed: tuple[Owed, ...]
 
 
-def stages(config: IterateConfig) -> list[str]:
-    """Every leaf folder that the loop writes, in its order."""
-    names = list(config.evaluate_on)
-    found = ["problems/train", *(f"problems/{name}" for name in names)]
-    if config.evaluate.portfolio:
-        found += [f"portfolio/{name}/{part}" for name in names for part in ("attempts", "verdicts", "scores")]
-    if isinstance(config.cold, ColdTactics):
-        found += ["round_00/cold_attempts", "round_00/cold_verdicts"]
-    if config.cold is not None:
-        found.append("round_00/select")
-    if isinstance(config.cold, ColdTactics) and config.cold.syntax:
-        found.append("round_00/syntax")
-    if isinstance(config.model, InitModel):
-        found.append("round_00/init")
-    if config.cold is not None:
-        found.append("round_00/sft")
-    found += _evaluations("round_00/evaluate", names)
-    for number in range(1, config.rounds + 1):
-        folder = f"round_{number:02d}"
-        found += [f"{folder}/sample", f"{folder}/verify"]
-        found += [
-            f"{folder}/{part}_{turn}" for turn in range(1, config.correct.turns + 1) for part in ("correct", "verify")
-        ]
-        found += [f"{folder}/select", f"{folder}/sft"]
-        found += [f"{folder}/average"] if config.average else []
-        found += _evaluations(f"{folder}/evaluate", names)
-    return found + (_evaluations("control", names) if config.evaluate.control_n else [])
-
-
-def _evaluations(folder: str, names: list[str]) -> list[str]:
-    return [f"{folder}/{name}/{part}" for name in names for part in ("attempts", "verdicts", "scores")]
-
-
 def read_run(run: Path) -> RunReport:
     """Everything that the tables show, from manifests alone."""
     config = open_run(run)
-    expected = stages(config)
+    expected = layout.stages(config)
     made = {stage: manifest for stage in expected if (manifest := _manifest(run / stage)) is not None}
     return RunReport(
         run=str(run),
         seed=config.seed,
-        training_problems=_count(made.get("problems/train"), "problems"),
+        training_problems=_count(made.get(layout.problems(layout.TRAIN)), "problems"),
         rounds=tuple(_round(number, config, made) for number in range(config.rounds + 1)),
         sets=tuple(_set(name, config, made) for name in config.evaluate_on),
         done=tuple(made),
@@ -141,23 +109,24 @@ def _count(manifest: Manifest | None, *names: str) -> int:
 
 
 def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Round:
-    folder = f"round_{number:02d}/"
+    folder = layout.round_folder(number) + "/"
     mine = {stage.removeprefix(folder): manifest for stage, manifest in made.items() if stage.startswith(folder)}
     seconds: dict[str, float] = {}
     for stage, manifest in mine.items():
         kind = stage.split("/")[0].partition("_")[0] if not stage.startswith("cold") else stage.removeprefix("cold_")
         kind = {"attempts": "sample", "verdicts": "verify"}.get(kind, kind)
         seconds[kind] = round(seconds.get(kind, 0.0) + _part_seconds(stage, manifest), 3)
-    turns = range(1, config.correct.turns + 1)
+    tried = layout.sampled(number) if number else layout.cold()
+    turns = [layout.corrected(number, turn) for turn in range(1, config.correct.turns + 1)]
     return Round(
         round=number,
-        attempts=_count(mine.get("sample") or mine.get("cold_attempts"), "attempts"),
-        judged=_count(mine.get("verify") or mine.get("cold_verdicts"), "verdicts"),
-        proved=_count(mine.get("verify") or mine.get("cold_verdicts"), "proved"),
-        corrections=sum(_count(mine.get(f"correct_{turn}"), "attempts") for turn in turns),
-        corrections_proved=sum(_count(mine.get(f"verify_{turn}"), "proved") for turn in turns),
-        examples=_count(mine.get("select"), "examples"),
-        solved=_count(mine.get("select"), "problems"),
+        attempts=_count(made.get(tried.attempts), "attempts"),
+        judged=_count(made.get(tried.verdicts), "verdicts"),
+        proved=_count(made.get(tried.verdicts), "proved"),
+        corrections=sum(_count(made.get(turn.attempts), "attempts") for turn in turns),
+        corrections_proved=sum(_count(made.get(turn.verdicts), "proved") for turn in turns),
+        examples=_count(made.get(layout.select(number)), "examples"),
+        solved=_count(made.get(layout.select(number)), "problems"),
         seconds=seconds,
     )
 
@@ -168,19 +137,19 @@ def _part_seconds(stage: str, manifest: Manifest) -> float:
 
 
 def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTable:
-    places = {f"round {number}": f"round_{number:02d}/evaluate/{name}/scores" for number in range(config.rounds + 1)}
+    places = {f"round {number}": layout.scores(layout.evaluated(number, name)) for number in range(config.rounds + 1)}
     if config.evaluate.control_n:
-        places["control"] = f"control/{name}/scores"
+        places["control"] = layout.scores(layout.control(name))
     if config.evaluate.portfolio:
-        places["tactic list"] = f"portfolio/{name}/scores"
+        places["tactic list"] = layout.scores(layout.portfolio(name))
     scores = [_score(model, place, made.get(place)) for model, place in places.items()]
-    baseline = made.get(f"portfolio/{name}/scores")
+    baseline = made.get(layout.scores(layout.portfolio(name)))
     unsolved = None
     if baseline is not None:
         unsolved = _count(baseline, "problems") - _count(baseline, "solved")
     return SetTable(
         name=name,
-        problems=_count(made.get(f"problems/{name}"), "problems"),
+        problems=_count(made.get(layout.problems(name)), "problems"),
         beyond_problems=unsolved,
         scores=tuple(scores),
     )

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prover import layout
 from prover.artifacts import read_manifest
 from prover.config import open_run
 from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, Problem, TrainingExample, Verdict
-from prover.report.run import stages
 from prover.stages.evaluate import ProblemScore
 
 Listed = Problem | Attempt | Verdict | TrainingExample | ProblemScore
@@ -64,7 +64,7 @@ def records(folder: Path) -> Iterator[Listed]:
 
 
 def _folder(run: Path, stage: str) -> Path:
-    expected = stages(open_run(run))
+    expected = layout.stages(open_run(run))
     wanted = stage.strip("/")
     if wanted in expected:
         if not (run / wanted / "recipe.json").exists():

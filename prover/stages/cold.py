@@ -1,7 +1,10 @@
 """Round 0: first attempts from fixed tactics (to be verified), or unverified proofs of a grammar that teach syntax."""
 
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter
@@ -23,33 +26,38 @@ def tactic_attempts(
     clean: bool = False,
 ) -> Artifact:
     """An attempt per template that applies, in the list's order, on a ``share`` of the problems drawn by their ids."""
-    writer = ArtifactWriter(
-        out,
-        {
-            "stage": "tactics",
-            "series": series,
-            "problems": problems.fingerprint,
-            "tactics": list(tactics),
-            "share": share,
-            "seed": seed if share < 1 else 0,
-            "prompt": {"style": prompt, "version": prompts.version()},
-        },
-        problems.shards,
-        clean=clean,
-    )
+    recipe = {
+        "stage": "tactics",
+        "series": series,
+        "problems": problems.fingerprint,
+        "tactics": list(tactics),
+        "share": share,
+        "seed": seed if share < 1 else 0,
+        "prompt": {"style": prompt, "version": prompts.version()},
+    }
+
+    def make(problem: Problem) -> list[Attempt]:
+        drawn = share >= 1 or derive_seed(seed, "cold share", problem.id) < share * 2**63
+        return _tactic_attempts(problem, tactics, prompt, series) if drawn else []
+
+    return _written(ArtifactWriter(out, recipe, problems.shards, clean=clean), problems, make, {"attempts": 0})
+
+
+def _written(
+    writer: ArtifactWriter,
+    problems: Artifact,
+    make: Callable[[Problem], Sequence[msgspec.Struct]],
+    counts: dict[str, int],
+) -> Artifact:
+    """What ``make`` makes of each problem; the first of ``counts`` is how many that are."""
     if writer.finished:
         return writer.finished
-    count = 0
+    first = next(iter(counts))
     for index in range(problems.shards):
-        attempts = [
-            attempt
-            for problem in problems.read_shard(index, Problem)
-            if share >= 1 or derive_seed(seed, "cold share", problem.id) < share * 2**63
-            for attempt in _tactic_attempts(problem, tactics, prompt, series)
-        ]
-        count += len(attempts)
-        writer.write(index, attempts)
-    return writer.finish({"attempts": count})
+        records = [record for problem in problems.read_shard(index, Problem) for record in make(problem)]
+        counts[first] += len(records)
+        writer.write(index, records)
+    return writer.finish(counts)
 
 
 def _tactic_attempts(problem: Problem, tactics: tuple[str, ...], prompt: prompts.Style, series: str) -> list[Attempt]:
@@ -93,31 +101,20 @@ def grammar_examples(
 
     A problem's proofs share ``weight``.
     """
-    writer = ArtifactWriter(
-        out,
-        {
-            "stage": "grammar",
-            "problems": problems.fingerprint,
-            "per_problem": per_problem,
-            "weight": weight,
-            "prompt": {"style": prompt, "version": prompts.version()},
-            "seed": seed,
-        },
-        problems.shards,
-        clean=clean,
+    recipe = {
+        "stage": "grammar",
+        "problems": problems.fingerprint,
+        "per_problem": per_problem,
+        "weight": weight,
+        "prompt": {"style": prompt, "version": prompts.version()},
+        "seed": seed,
+    }
+    return _written(
+        ArtifactWriter(out, recipe, problems.shards, clean=clean),
+        problems,
+        lambda problem: _grammar(problem, per_problem, weight, prompt, seed),
+        {"examples": 0, "proofs": 0, "corrections": 0, "problems": 0},
     )
-    if writer.finished:
-        return writer.finished
-    count = 0
-    for index in range(problems.shards):
-        examples = [
-            example
-            for p in problems.read_shard(index, Problem)
-            for example in _grammar(p, per_problem, weight, prompt, seed)
-        ]
-        count += len(examples)
-        writer.write(index, examples)
-    return writer.finish({"examples": count, "proofs": 0, "corrections": 0, "problems": 0})
 
 
 def _grammar(

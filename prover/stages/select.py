@@ -1,6 +1,7 @@
 """Choose what to learn from: proved attempts, deduplicated, at most so many a problem."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,10 @@ def run(
 ) -> Artifact:
     """Training examples from all ``judged`` stages together.
 
-    Proofs equal up to comments and spacing count once, the earliest first. Of more than ``config.per_problem`` the
-    shortest is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems
+    Proofs equal up to comments and spacing count once, the earliest first. A proof that names an offered lemma which
+    Lean did not use is left out, or the model would learn to name lemmas at random (``grind [a]`` proves whatever
+    ``grind`` does); where a problem has no other, its shortest stays. Of more than ``config.per_problem`` the shortest
+    is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems
     with many proofs do not outweigh hard ones; ``config.rarity`` lowers the weight of answers that many problems
     share. A proved correction gives two examples: the correction itself, and its
     proof as an answer to the first prompt.
@@ -42,6 +45,7 @@ def run(
             "verdicts": [verdicts.fingerprint for _, verdicts in judged],
             "prompt": {"style": prompt, "version": prompts.version()},
             "config": config.model_dump(mode="json"),
+            "unused_lemmas": "left out",
         },
         problems.shards,
         clean=clean,
@@ -69,6 +73,18 @@ def run(
     return writer.finish(counts)
 
 
+class _Proof(NamedTuple):
+    attempt: Attempt
+    text: str
+    used: tuple[str, ...]
+    """The library constants that Lean found in it."""
+
+
+def _names_unused_lemma(proof: _Proof, problem: Problem) -> bool:
+    unused = (p.name for p in problem.premises or () if p.name not in proof.used)
+    return any(re.search(rf"(?<![\w.'!?]){re.escape(name)}(?![\w'!?])", proof.text) for name in unused)
+
+
 class _Chosen(NamedTuple):
     """The attempts to learn from, shard by shard; one shard is in memory at a time."""
 
@@ -78,17 +94,20 @@ class _Chosen(NamedTuple):
     seed: int
 
     def shard(self, index: int) -> Iterator[tuple[Problem, list[Attempt]]]:
-        proofs: dict[str, dict[str, Attempt]] = {}
+        proofs: dict[str, dict[str, _Proof]] = {}
         for attempts, verdicts in self.judged:
-            proved = {v.attempt_id for v in verdicts.read_shard(index, Verdict) if v.proved}
+            used = {v.attempt_id: v.used_constants for v in verdicts.read_shard(index, Verdict) if v.proved}
             for attempt in attempts.read_shard(index, Attempt):
-                if attempt.id in proved and attempt.proof is not None:
-                    proofs.setdefault(attempt.problem_id, {}).setdefault(normalise_proof(attempt.proof), attempt)
+                if attempt.id in used and attempt.proof is not None:
+                    proof = _Proof(attempt, attempt.proof, used[attempt.id])
+                    proofs.setdefault(attempt.problem_id, {}).setdefault(normalise_proof(proof.text), proof)
         for problem in self.problems.read_shard(index, Problem):
             yield problem, self._capped(problem, proofs.get(problem.id, {}))
 
-    def _capped(self, problem: Problem, proofs: dict[str, Attempt]) -> list[Attempt]:
-        ranked = [attempt for _, attempt in sorted(proofs.items(), key=lambda item: (len(item[0]), item[0]))]
+    def _capped(self, problem: Problem, proofs: dict[str, _Proof]) -> list[Attempt]:
+        shortest_first = [proof for _, proof in sorted(proofs.items(), key=lambda item: (len(item[0]), item[0]))]
+        needed = [proof for proof in shortest_first if not _names_unused_lemma(proof, problem)]
+        ranked = [proof.attempt for proof in needed or shortest_first[:1]]
         if len(ranked) <= self.config.per_problem:
             return ranked
         rng = random.Random(derive_seed(self.seed, "select", problem.id))

@@ -1,7 +1,7 @@
 """Let Lean judge attempts. Runs beside sampling: it takes each shard as soon as it is on disk."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -10,17 +10,18 @@ import msgspec
 
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure
-from prover.artifacts import Artifact, ArtifactWriter
+from prover.artifacts import Artifact, ArtifactWriter, owed_problems
 from prover.progress import Meter, Progress
 from prover.records import Attempt, Problem, Verdict
+
+PROBLEMS_PER_WORKER = 32
+"""Where attempts are tried in turn: how many problems are under way at least, so that no worker waits."""
 
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
 
-_NOT_REUSED = frozenset({"timeout", "memory"})
 CERTIFICATION = "certification: "
 """What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
-
 
 def run(
     out: Path,
@@ -40,10 +41,11 @@ def run(
     """A verdict per attempt, in the order of the attempts. Proofs are certified, or only audited without ``certify``.
 
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
-    same text are taken over (never those about time or memory). ``ready`` yields the shards of
-    ``attempts`` as they appear on disk; None takes all of them as present. An attempt whose problem does not
-    elaborate gets no verdict; how many is counted under ``unjudged``. With ``until_proved`` the attempts of a problem
-    are tried one after another, and those after the first proof get no verdict: for lists whose order is the point.
+    same text are taken over, those about time and memory too: they are the dearest to have again, and say nothing of
+    the host's load. ``ready`` yields the shards of ``attempts`` as they appear on disk; None takes all of them as
+    present. An attempt whose problem does not elaborate gets no verdict; how many is counted under ``unjudged``. With
+    ``until_proved`` the attempts of a problem are tried one after another, and those after the first proof get no
+    verdict: for lists whose order is the point.
     """
     writer = ArtifactWriter(
         out,
@@ -62,12 +64,17 @@ def run(
         return writer.finished
     owed = set(writer.missing())
     shards = range(problems.shards) if ready is None else ready
-    with progress.stage(f"{series} verify", len(owed), "shards") as meter:
-        board = _Board(writer, meter, until_proved)
+    with progress.stage(f"{series} verify", 0, "attempts") as meter:
+        board = _Board(writer, meter, owed_problems(problems, owed), until_proved)
         wanted = (i for i in shards if i in owed)
-        requests = _requests(wanted, problems, attempts, earlier, limits, certify, board)
-        for result in pool.check(_in_turn(requests, board) if until_proved else requests, certify=certify):
-            board.settle(result)
+        turns = _turns(wanted, problems, attempts, earlier, limits, certify, board)
+        few = pool.workers * PROBLEMS_PER_WORKER
+        requests = _first_proof(turns, board, few) if until_proved else (r for turn in turns for r in turn)
+        try:
+            for result in pool.check(requests, certify=certify):
+                board.settle(result)
+        finally:
+            board.settled.put(None)  # whoever waits there for results waits in vain now
     counts = _counts(attempts, writer.artifact)
     if counts["unjudged"]:
         progress.note(
@@ -109,38 +116,48 @@ def is_disagreement(verdict: Verdict) -> bool:
     return verdict.status == "failed" and verdict.reason.startswith(CERTIFICATION)
 
 
+Key = tuple[str, str]
+"""Of a candidate: its problem and its text."""
+
+
 class _Shard:
     """Attempts of one shard, and what is known of each distinct candidate."""
 
     def __init__(self, attempts: list[Attempt]) -> None:
         self.attempts = attempts
-        self.known: dict[tuple[str, str], Verdict | None] = {}
-        self.asked: dict[str, tuple[str, str]] = {}
-        self.skipped: set[tuple[str, str]] = set()
+        self.times = Counter((a.problem_id, a.proof) for a in attempts if a.proof is not None)
+        self.known: dict[Key, Verdict | None] = {}
+        self.asked: dict[str, Key] = {}
+        self.skipped: set[Key] = set()
 
 
 class _Board:
     """Open shards; a shard is written once its last verdict is in. Shared by the feeding and the reading thread."""
 
-    def __init__(self, writer: ArtifactWriter, meter: Meter, in_turn: bool) -> None:
+    def __init__(self, writer: ArtifactWriter, meter: Meter, problems: int, in_turn: bool) -> None:
+        """``problems`` are those of the shards that are owed."""
         self._in_turn = in_turn
         self._writer = writer
         self._meter = meter
+        self._problems = problems
+        self._seen_problems = 0
+        self._seen_attempts = 0
         self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
-        self.settled: SimpleQueue[tuple[str, bool]] = SimpleQueue()
-        """Where attempts are tried in turn: what became of each request, its id and whether it was proved."""
+        self.settled: SimpleQueue[tuple[str, bool] | None] = SimpleQueue()
+        """Where attempts are tried in turn: what became of each request, its id and whether it was proved; None when
+        no more will come."""
 
-    def put(self, index: int, shard: _Shard) -> None:
+    def put(self, index: int, shard: _Shard, problems: int) -> None:
         with self._lock:
             self._open[index] = shard
+        self._seen_problems += problems
+        self._seen_attempts += len(shard.attempts)
+        # How many there will be is known only once sampling has ended; until then as many a problem as so far.
+        self._meter.expect(round(self._seen_attempts * self._problems / max(self._seen_problems, 1)))
+        self._meter.add(len(shard.attempts) - sum(shard.times[key] for key in shard.asked.values()))
         if not shard.asked:
             self._write(index)
-
-    def problem_of(self, request: CheckRequest) -> str:
-        """Id of the problem that a request, not yet settled, is about."""
-        with self._lock:
-            return self._open[int(request.id.partition(":")[0])].asked[request.id][0]
 
     def settle(self, result: Verdict | StatementFailure) -> None:
         verdict = result if isinstance(result, Verdict) else None
@@ -155,12 +172,14 @@ class _Board:
         for request in requests:
             self._close(request.id, lambda shard, key: shard.skipped.add(key))
 
-    def _close(self, ident: str, note: Callable[[_Shard, tuple[str, str]], None]) -> None:
+    def _close(self, ident: str, note: Callable[[_Shard, Key], None]) -> None:
         index = int(ident.partition(":")[0])
         with self._lock:
             shard = self._open[index]
-            note(shard, shard.asked.pop(ident))
+            key = shard.asked.pop(ident)
+            note(shard, key)
             last = not shard.asked
+        self._meter.add(shard.times[key])
         if last:
             self._write(index)
 
@@ -168,7 +187,6 @@ class _Board:
         with self._lock:
             shard = self._open.pop(index)
         self._writer.write(index, self._verdicts(shard))
-        self._meter.add(1)
 
     def _verdicts(self, shard: _Shard) -> Iterator[Verdict]:
         for attempt in shard.attempts:
@@ -182,7 +200,7 @@ class _Board:
                 yield msgspec.structs.replace(verdict, attempt_id=attempt.id)
 
 
-def _requests(
+def _turns(
     shards: Iterable[int],
     problems: Artifact,
     attempts: Artifact,
@@ -190,12 +208,13 @@ def _requests(
     limits: Limits,
     certify: bool,
     board: _Board,
-) -> Iterator[CheckRequest]:
+) -> Iterator[deque[CheckRequest]]:
+    """What is to be asked about each problem, in the order of its attempts."""
     for index in shards:
         by_id = {p.id: p for p in problems.read_shard(index, Problem)}
         shard = _Shard(attempts.read_shard(index, Attempt))
         before = _known(index, earlier, certify)
-        requests: list[CheckRequest] = []
+        turns: dict[str, deque[CheckRequest]] = {}
         for attempt in shard.attempts:
             key = (attempt.problem_id, attempt.proof or "")
             if attempt.proof is None or key in shard.known:
@@ -204,9 +223,9 @@ def _requests(
             if shard.known[key] is not None:
                 continue
             problem = by_id[attempt.problem_id]
-            ident = f"{index}:{len(requests)}"
+            ident = f"{index}:{len(shard.asked)}"
             shard.asked[ident] = key
-            requests.append(
+            turns.setdefault(problem.id, deque()).append(
                 CheckRequest(
                     id=ident,
                     header=problem.header,
@@ -216,43 +235,39 @@ def _requests(
                     limits=limits,
                 )
             )
-        board.put(index, shard)
-        yield from requests
+        board.put(index, shard, len(by_id))
+        yield from turns.values()
 
 
-def _in_turn(requests: Iterable[CheckRequest], board: _Board) -> Iterator[CheckRequest]:
-    """The first request of each problem; each next one when the one before it has failed."""
-    waiting: dict[str, deque[CheckRequest]] = {}
-    problem_of: dict[str, str] = {}
-    first: list[CheckRequest] = []
-    for request in requests:
-        problem = board.problem_of(request)
-        if problem in waiting:
-            waiting[problem].append(request)
+def _first_proof(turns: Iterator[deque[CheckRequest]], board: _Board, few: int) -> Iterator[CheckRequest]:
+    """The first request of each problem; each next one when the one before it has failed. Problems are taken up as
+    others come to their end, so that ``few`` are under way and not all in memory."""
+    under_way: dict[str, deque[CheckRequest]] = {}
+    while True:
+        while len(under_way) < few and (turn := next(turns, None)) is not None:
+            request = turn.popleft()
+            under_way[request.id] = turn
+            yield request
+        if not under_way or (settled := board.settled.get()) is None:
+            return
+        ident, proved = settled
+        turn = under_way.pop(ident)
+        if turn and not proved:
+            request = turn.popleft()
+            under_way[request.id] = turn
+            yield request
         else:
-            waiting[problem] = deque()
-            first.append(request)
-        problem_of[request.id] = problem
-    yield from first
-    under_way = len(first)
-    while under_way:
-        ident, proved = board.settled.get()
-        queue = waiting[problem_of[ident]]
-        if queue and not proved:
-            yield queue.popleft()
-        else:
-            board.skip(queue)
-            under_way -= 1
+            board.skip(turn)
 
 
-def _known(index: int, earlier: Sequence[Judged], certify: bool) -> dict[tuple[str, str], Verdict]:
+def _known(index: int, earlier: Sequence[Judged], certify: bool) -> dict[Key, Verdict]:
     """Verdicts of finished stages on candidates of this shard's problems; they cost no second check."""
-    found: dict[tuple[str, str], Verdict] = {}
+    found: dict[Key, Verdict] = {}
     for attempts, verdicts in earlier:
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
             enough = not certify or not verdict.proved or verdict.level == "certified"
-            if place is not None and enough and verdict.status not in _NOT_REUSED:
+            if place is not None and enough:
                 found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

@@ -1,10 +1,10 @@
 """Kill -9 at random moments: is anything lost?
 
 A small configuration runs undisturbed once; then again in another directory, where after random waits something is
-killed: the driver, the driver's whole process group, or a Lean worker (Node). Each time the driver is gone the same
-command is run again; a run that ends before all kills are spent is followed by one more, in a directory of its own. At
-the end every file must be equal byte for byte to the undisturbed one but for timing: seconds and heartbeats of
-verdicts, seconds and origin (``made``) of manifests, ``run.json``.
+killed: the driver, the driver's whole process group, or a Lean worker alone (Node), each as often. Each time the
+driver is gone the same command is run again; a run that ends before all kills are spent is followed by one more, in a
+directory of its own. At the end every file must be equal byte for byte to the undisturbed one but for timing: seconds
+and heartbeats of verdicts, seconds and origin (``made``) of manifests, ``run.json``.
 
 The last line is a JSON object of figures; exit code 1 where the directories differ.
 """
@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 
 TARGETS = ("driver", "group", "worker")
+LOOK_SECONDS = 0.05
+"""Between two looks for a Lean worker to kill."""
 
 
 class Drill:
@@ -43,14 +45,16 @@ class Drill:
             return subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self, driver: subprocess.Popen[bytes], wanted: str) -> None:
-        """Kill ``wanted``; the driver where no worker runs at this moment."""
+        """Kill ``wanted``; a worker as soon as one runs. The driver may have come to its end before."""
         if wanted == "worker":
-            workers = node_processes(driver.pid)
-            if workers:
+            while not (workers := node_processes(driver.pid)):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    driver.wait(LOOK_SECONDS)
+                    return
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
                 self.killed["worker"] += 1
-                return
-            wanted = "driver"
+            return
         if wanted == "group":
             os.killpg(driver.pid, signal.SIGKILL)
         else:
@@ -58,23 +62,24 @@ class Drill:
         self.killed[wanted] += 1
         driver.wait()
 
-    def run(self, kills: int, longest: float) -> int:
-        """Up to ``kills`` kills after waits drawn from 0 to ``longest`` seconds, until the run is done; how many."""
+    def run(self, targets: list[str], longest: float) -> None:
+        """Kills after waits drawn from 0 to ``longest`` seconds, until the run is done; takes from ``targets`` what
+        was killed."""
         driver = self.start()
-        spent = 0
-        while spent < kills:
+        while targets:
             try:
                 driver.wait(timeout=self.rng.uniform(0, longest))
             except subprocess.TimeoutExpired:
-                self.kill(driver, self.rng.choice(TARGETS))
-                spent += 1
-                if driver.poll() is not None:
+                before = sum(self.killed.values())
+                self.kill(driver, targets[-1])
+                if sum(self.killed.values()) > before:
+                    targets.pop()
+                if driver.poll() == -signal.SIGKILL:
                     driver = self.start()
-            else:
+            if driver.poll() is not None:
                 break
         driver.wait()
         self.expect_success(driver)
-        return spent
 
     def expect_success(self, driver: subprocess.Popen[bytes]) -> None:
         if driver.returncode != 0:
@@ -128,25 +133,26 @@ def main() -> None:
         raise SystemExit(f"{out}: is not empty; delete it or give another --out")
 
     start = time.monotonic()
-    Drill(arguments.config, out / "calm", random.Random(0)).run(0, 0)
+    Drill(arguments.config, out / "calm", random.Random(0)).run([], 0)
     calm_seconds = time.monotonic() - start
     calm = contents(out / "calm")
 
     drills: list[Drill] = []
     differing: list[str] = []
-    left = kills
     rng = random.Random(arguments.seed)
+    targets = [TARGETS[number % len(TARGETS)] for number in range(kills)]
+    rng.shuffle(targets)
     start = time.monotonic()
-    while left > 0:
+    while targets:
         drill = Drill(arguments.config, out / f"rough_{len(drills)}", rng)
         drills.append(drill)
-        left -= drill.run(left, 3 * calm_seconds / kills)
+        drill.run(targets, 3 * calm_seconds / kills)
         rough = contents(drill.directory)
         differing += [f"{drill.directory.name}/{n}" for n in calm.keys() | rough.keys() if calm.get(n) != rough.get(n)]
     for name in sorted(differing):
         print(f"differs: {name}")
     figures = {
-        "kills": kills - left,
+        "kills": kills,
         **{f"killed_{target}": sum(drill.killed[target] for drill in drills) for target in TARGETS},
         "starts": sum(drill.starts for drill in drills),
         "runs": len(drills),

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lean_env.answers import HOLDS_SYNTAX
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 from lean_env.toolchain import find
@@ -121,6 +122,15 @@ def test_workers_killed_at_random_change_no_verdict(pool: LeanPool) -> None:
             os.kill(rng.choice(pool.worker_pids()), signal.SIGKILL)
     assert pool.stats.lost > lost
     assert disturbed == undisturbed
+
+
+def test_a_worker_on_which_a_constant_held_syntax_is_retired_at_once() -> None:
+    """Guard.lean says only in words that the refused command had run: this is what notices if it says them
+    differently."""
+    with LeanPool(find(), 1) as pool:
+        verdict = ask(pool, "theorem foo : True", "def bad := Lean.mkNullNode #[]\ntheorem foo : True := trivial")
+        assert verdict.status == "forbidden_syntax" and verdict.reason.endswith(HOLDS_SYNTAX)
+        assert pool.worker_pids() == [] and pool.stats.lost == 1
 
 
 def test_check_jsonl(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ def test_plain_lines_in_between() -> None:
     assert re.search(r"verify: 1/4 shards, .* checks/s, 2 proved, .* left", stream.getvalue())
 
 
+def test_a_total_that_is_learned_on_the_way() -> None:
+    stream = io.StringIO()
+    with open_progress(stream, plain_seconds=0) as progress, progress.stage("verify", 0, "attempts") as meter:
+        meter.expect(40)
+        meter.add(10, checks=8)
+    first, second, _ = stream.getvalue().splitlines()
+    assert first == "verify: begins" and second.startswith("verify: 10/40 attempts, ")
+
+
 def test_a_stage_that_fails_is_not_called_done() -> None:
     stream = io.StringIO()
     with pytest.raises(ValueError), open_progress(stream) as progress, progress.stage("sft", 3, "steps"):

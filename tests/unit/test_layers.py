@@ -18,7 +18,7 @@ LAYERS = [
     ["prover.errors", "prover"],
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
-        "prover.overlap", "prover.console", "prover.partial",
+        "prover.overlap", "prover.console", "prover.partial", "prover.layout",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",

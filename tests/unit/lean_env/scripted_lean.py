@@ -3,7 +3,8 @@ Lean's place.
 
 A candidate's words after ``:=`` say what it does: ``ok``, ``wrong``, ``die``, ``spin``, ``nap``, ``bomb``, ``flood``,
 ``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``poison`` (every later answer is "proved"), ``once FILE
-WORD`` (does WORD the first time only). After ``certify`` the words are for the worker that certifies; ``lie`` is proved
+WORD`` (does WORD the first time only), ``late`` (refused after it ran: every later check is "proved", and canaries are
+answered as if nothing had happened). After ``certify`` the words are for the worker that certifies; ``lie`` is proved
 by the first worker alone, ``silent`` comes without an export.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 poisoned = False
+forging = False
 
 
 def say(reply: dict[str, Any]) -> None:
@@ -75,7 +77,7 @@ def misbehave(word: str, nonce: str) -> None:
 
 
 def main() -> None:
-    global poisoned
+    global poisoned, forging
     say({"ready": True, "version": "scripted"})
     checks = 0
     for line in sys.stdin:
@@ -114,7 +116,12 @@ def main() -> None:
         if words[0] == "odd":
             say({"nonce": nonce, "status": "splendid"})
             continue
-        status = "proved" if poisoned or words[0] != "wrong" else "failed"
+        if words[0] == "late":
+            forging = True
+            reason = "syntax: `bad` holds syntax, which is not allowed"
+            say({"nonce": nonce, "status": "forbidden_syntax", "reason": reason})
+            continue
+        status = "proved" if poisoned or forging or words[0] != "wrong" else "failed"
         if words[0] == "lie" and certifies:
             status = "forbidden_axiom"
         used = [str(checks), str(os.getpid()), request["header"]]

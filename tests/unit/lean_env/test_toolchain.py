@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -107,6 +109,46 @@ def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [path.name for path in (tmp_path / "lean").iterdir()] == ["install.lock"]
 
 
+def test_a_download_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """npm itself, and a registry that sends the second half only when progress within the first has been told."""
+    half = os.urandom(12_000_000)
+    told = threading.Event()
+    shares: list[float] = []
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name, version = toolchain.PACKAGE.split("@")
+            tarball = f"http://127.0.0.1:{self.server.server_port}/lean.tgz"  # type: ignore[attr-defined]
+            digest = base64.b64encode(hashlib.sha512(half + half).digest()).decode()
+            dist = {"tarball": tarball, "integrity": f"sha512-{digest}"}
+            about = {"name": name, "versions": {version: {"name": name, "version": version, "dist": dist}}}
+            large = self.path == "/lean.tgz"
+            body = half + half if large else msgspec.json.encode({**about, "dist-tags": {"latest": version}})
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(half)])
+            if large and told.wait(60):
+                self.wfile.write(half)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    def tell(what: str, share: float | None) -> None:
+        assert what == "downloading Lean (122 MB)"
+        shares.append(share or 0.0)
+        if share and share > 0.05:
+            told.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/")
+        tarball = installing.download_package(toolchain.find_node(), tmp_path, tell)
+        server.shutdown()
+    assert tarball.read_bytes() == half + half
+    assert told.is_set() and shares == sorted(shares) and shares[0] == 0.0
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PROVER_CACHE", str(tmp_path / "file"))
@@ -189,7 +231,8 @@ def test_two_installations_at_once_make_one_toolchain(tmp_path: Path) -> None:
     (tmp_path / "lean" / package.name).symlink_to(package)
     left_behind = tmp_path / "lean" / ".making-0"
     left_behind.mkdir()
-    argv = [sys.executable, "-m", "lean_env.toolchain"]
+    code = "from lean_env.install import install; print(install(lambda what, share: print(what)).version)"
+    argv = [sys.executable, "-c", code]
     env = {**os.environ, "PROVER_CACHE": str(tmp_path)}
     both = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]

@@ -8,7 +8,7 @@ import pytest
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.config import SelectConfig
 from prover.prompts import proof_prompt
-from prover.records import Attempt, ChatMessage, Problem, TrainingExample, Verdict
+from prover.records import Attempt, ChatMessage, Premise, Problem, TrainingExample, Verdict
 from prover.stages import select
 
 PROBLEM = Problem(id="p", header="", formal_statement="theorem p : True")
@@ -105,3 +105,40 @@ def test_an_answer_that_many_problems_share_weighs_less(tmp_path: Path) -> None:
     )
     weights = {e.attempt_id: e.weight for e in made.read(TrainingExample)}
     assert weights == {"p0": 0.25, "p1": 0.5, "q0": 0.5, "r0": 0.5, "s0": 0.5}
+
+
+LEMMAS = msgspec.structs.replace(PROBLEM, premises=(Premise("Nat.add_comm"), Premise("Nat.add")))
+
+
+def named(folder: Path, proofs: dict[str, tuple[str, ...]]) -> list[str]:
+    """Which of these proofs, given with the constants that Lean found in each, are learned from."""
+    there = ArtifactWriter(folder / "problems", {"stage": "problems"}, 1)
+    there.write(0, [LEMMAS])
+    tried = ArtifactWriter(folder / "a", {"stage": "sample"}, 1)
+    tried.write(0, [attempt(proof, proof) for proof in proofs])
+    verdicts = ArtifactWriter(folder / "v", {"stage": "verify"}, 1)
+    verdicts.write(0, [Verdict(proof, "proved", used_constants=used) for proof, used in proofs.items()])
+    artifact = select.run(
+        folder / "out",
+        problems=there.finish({"problems": 1}),
+        judged=[(tried.finish({}), verdicts.finish({}))],
+        prompt="plain",
+        config=SelectConfig(per_problem=9),
+        seed=1,
+    )
+    return [e.messages[-1].content for e in artifact.read(TrainingExample)]
+
+
+def test_a_lemma_that_lean_did_not_use_is_not_learned(tmp_path: Path):
+    proofs = {
+        "by simp": (),
+        "by grind [Nat.add_comm]": (),
+        "by rw [Nat.add_comm]": ("Nat.add_comm",),
+        "by simp [Nat.add_comm, Nat.add]": ("Nat.add_comm",),
+        "by exact Nat.add_comm ..": ("Nat.add_comm",),
+    }
+    assert named(tmp_path, proofs) == ["by simp", "by rw [Nat.add_comm]", "by exact Nat.add_comm .."]
+
+
+def test_where_every_proof_names_an_unused_lemma_the_shortest_stays(tmp_path: Path):
+    assert named(tmp_path, {"by grind [Nat.add_comm]": (), "by grind [Nat.add]": ()}) == ["by grind [Nat.add]"]

@@ -4,15 +4,19 @@ A scripted process stands in Lean's place: ``ok`` is proved, ``wrong`` fails.
 """
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import Limits
 from lean_env.worker import Launch
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
-from prover.progress import Silent
+from prover.progress import Silent, SilentMeter
 from prover.records import Attempt, Problem, Verdict
 from prover.stages import verify
 
@@ -46,13 +50,43 @@ def artifacts(folder: Path, shards: list[dict[str, tuple[str, list[str]]]]) -> t
                 prompt_tokens=0,
                 completion_tokens=0,
                 seed=0,
-                proof=proof,
+                proof=proof or None,
             )
             for ident, (_, proofs) in shard.items()
             for number, proof in enumerate(proofs)
         ]
         attempts.write(index, tried)
     return problems.finish({"problems": sum(map(len, shards))}), attempts.finish({})
+
+
+class Gone:
+    """A Lean that ends as soon as it starts."""
+
+    version = "scripted 1"
+
+    def launch(self) -> Launch:
+        return Launch((sys.executable, "-c", "raise SystemExit"), {})
+
+
+class Watch(Silent, SilentMeter):
+    """What the display was told."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.totals: list[int] = []
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator["Watch"]:
+        assert unit == "attempts"
+        yield self
+
+    def add(
+        self, done: int = 0, *, attempts: int = 0, proved: int = 0, checks: int = 0, tokens: int = 0, steps: int = 0
+    ) -> None:
+        self.done += done
+
+    def expect(self, total: int) -> None:
+        self.totals.append(total)
 
 
 class Notes(Silent):
@@ -87,6 +121,91 @@ def test_problems_that_state_the_same_are_tried_each_for_itself(tmp_path: Path) 
         **{"q.0": "failed", "q.1": "failed", "q.2": "proved"},
     }
     assert read_manifest(verdicts.path).counts == {"verdicts": 5, "proved": 2, "failed": 3, "unjudged": 0}
+
+
+def test_a_lean_that_is_gone_leaves_nobody_waiting(tmp_path: Path) -> None:
+    problems, attempts = artifacts(tmp_path, [{"p": (SAME, ["wrong", "ok"])}])
+    with LeanPool(Gone(), 1) as pool, pytest.raises(WorkerError, match="cannot start"):
+        verify.run(
+            tmp_path / "v",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(),
+            series="s",
+            progress=Silent(),
+            until_proved=True,
+        )
+    feeders = [thread for thread in threading.enumerate() if thread.name == "lean-feed"]
+    for feeder in feeders:
+        feeder.join(10)
+    assert not any(feeder.is_alive() for feeder in feeders)
+
+
+@pytest.mark.parametrize("until_proved", [False, True])
+def test_shards_are_taken_up_as_others_are_done(tmp_path: Path, until_proved: bool) -> None:
+    """What is held in memory must not grow with the number of problems."""
+    shards = [{f"p{s}.{n}": (SAME, ["wrong", "ok", "ok 2"]) for n in range(40)} for s in range(24)]
+    problems, attempts = artifacts(tmp_path, shards)
+    ahead: list[int] = []
+
+    def ready() -> Iterator[int]:
+        for index in range(24):
+            ahead.append(index - len(list((tmp_path / "v").glob("0*.jsonl"))))
+            yield index
+
+    with LeanPool(Scripted(), 1) as pool:
+        verify.run(
+            tmp_path / "v",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(),
+            series="s",
+            progress=Silent(),
+            ready=ready(),
+            until_proved=until_proved,
+        )
+    assert max(ahead) < 12
+
+
+@pytest.mark.parametrize("until_proved", [False, True])
+def test_progress_counts_attempts(tmp_path: Path, until_proved: bool) -> None:
+    """Equal ones, those without a proof and those left out as well; the total is told as shards come in."""
+    proofs = ["wrong", "wrong", "", "ok", "ok", "ok 2"]
+    made = artifacts(tmp_path, [{f"p{s}.{n}": (SAME, proofs) for n in range(64 if s == 0 else 6)} for s in range(2)])
+    watch = Watch()
+    run(tmp_path / "v", *made, until_proved=until_proved, progress=watch)
+    assert watch.done == 420 and watch.totals == [420, 420]
+
+
+def test_what_was_judged_before_costs_no_check(tmp_path: Path) -> None:
+    """Time-outs too: each would hold a worker to its limit in every round."""
+    problems, attempts = artifacts(tmp_path, [{"p": (SAME, ["spin", "wrong", "ok"])}])
+    with LeanPool(Scripted(), 1) as pool:
+        first = verify.run(
+            tmp_path / "v",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(cpu_seconds=0.3),
+            series="s",
+            progress=Silent(),
+        )
+    with LeanPool(Scripted(), 1) as pool:
+        again = verify.run(
+            tmp_path / "again",
+            problems=problems,
+            attempts=attempts,
+            pool=pool,
+            limits=Limits(cpu_seconds=0.3),
+            series="s",
+            progress=Silent(),
+            earlier=[(attempts, first)],
+        )
+        assert pool.stats.started == 0
+    statuses = [[v.status for v in verdicts.read(Verdict)] for verdicts in (first, again)]
+    assert statuses == [["timeout", "failed", "proved"]] * 2
 
 
 @pytest.mark.parametrize("until_proved", [False, True])
