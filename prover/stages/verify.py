@@ -23,6 +23,7 @@ Judged = tuple[Artifact, Artifact]
 CERTIFICATION = "certification: "
 """What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
 
+
 def run(
     out: Path,
     *,
