@@ -113,12 +113,12 @@ def _counts(attempts: Artifact, verdicts: Artifact) -> dict[str, int]:
     return counts
 
 
-Key = tuple[str, str]
-"""Of a candidate: its problem and its text."""
-
-
 def is_disagreement(verdict: Verdict) -> bool:
     return verdict.status == "failed" and verdict.reason.startswith(CERTIFICATION)
+
+
+Key = tuple[str, str]
+"""Of a candidate: its problem and its text."""
 
 
 class _Shard:
