@@ -3,8 +3,8 @@
 Each (variant, seed) is an ordinary run directory under ``--out``, so a killed benchmark goes on where it was. Prints a
 Markdown table for docs/benchmarks.md and, as its last line, a JSON object of figures.
 
-Variants: ``plain`` (the configuration as it is), ``premises`` (retrieved lemmas in the prompt, and their templates in
-the cold start), ``corrections`` (half of the first attempts, and as many corrections of failures at most: never more
+Variants: ``plain`` (the configuration as it is), ``premises`` (retrieved lemmas in the prompt, and their templates in the
+cold start), ``corrections`` (half of the first attempts, and as many corrections of failures at most: never more
 checks). After each ``plain`` run its last model is also evaluated averaged with its start, with corrections, and on
 minif2f-core where ``--minif2f`` names the file.
 """
