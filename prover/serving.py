@@ -25,6 +25,6 @@ def serve_lean(
     token = os.environ.get("PROVER_TOKEN")
 
     def pool() -> LeanPool:
-        return LeanPool(open_lean(lean, require_sandbox=require_sandbox, say=lambda text, _: say(text)), lean.workers)
+        return LeanPool(open_lean(lean, require_sandbox=require_sandbox, say=say), lean.workers)
 
     serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)

@@ -3,10 +3,9 @@
 Each (variant, seed) is an ordinary run directory under ``--out``, so a killed benchmark goes on where it was. Prints a
 Markdown table for docs/benchmarks.md and, as its last line, a JSON object of figures.
 
-Variants: ``plain`` (the configuration as it is), ``premises`` (retrieved lemmas in the prompt, and their templates in the
-cold start), ``corrections`` (half of the first attempts, and as many corrections of failures at most: never more
-checks). After each ``plain`` run its last model is also evaluated averaged with its start, with corrections, and on
-minif2f-core where ``--minif2f`` names the file.
+Variants: ``premises`` (the configuration as it is), ``bare`` (no retrieved lemmas), ``corrections`` (half of the first
+attempts, and as many corrections of failures at most: never more checks). After each ``premises`` run its last model
+is also evaluated averaged with its start, with corrections, and on minif2f-core where ``--minif2f`` names the file.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from lean_env.pool import LeanPool
 from prover.artifacts import Artifact, read_manifest, run_lock
 from prover.config import (
     AverageConfig,
-    ColdTactics,
     CoreProblems,
     CorrectConfig,
     IterateConfig,
@@ -38,17 +36,7 @@ from prover.records import Attempt, Verdict
 from prover.stages import average, correct, evaluate, sample
 from prover.stages.verify import Judged
 
-VARIANTS = ("plain", "premises", "corrections")
-PREMISES = 8
-LEMMA_TACTICS = (
-    "by rw [{1}]",
-    "by simp [{1}]",
-    "by simp_all [{1}, {2}]",
-    "by grind [{1}]",
-    "by exact {2} ..",
-    "by simpa using {1} ..",
-    "by apply {1} <;> simp_all",
-)
+VARIANTS = ("premises", "bare", "corrections")
 LONG = 32
 """Attempts per problem of the long evaluations."""
 TEMPERATURES = (0.4, 0.7, 1.0)
@@ -58,24 +46,16 @@ VALID = 100
 
 def variant(config: IterateConfig, name: str, seed: int) -> IterateConfig:
     changes: dict[str, Any] = {"seed": seed}
-    if name != "plain":  # the controls are the same for all: once is enough
+    if name != "premises":  # the controls are the same for all: once is enough
         changes["evaluate"] = config.evaluate.model_copy(update={"control_n": 0})
-    if name == "premises":
-        offered = {"premises": PREMISES}
-        changes["train"] = config.train.model_copy(update=offered)
-        changes["evaluate_on"] = {k: v.model_copy(update=offered) for k, v in config.evaluate_on.items()}
-        if isinstance(config.cold, ColdTactics):
-            tactics = (*config.cold.tactics, *LEMMA_TACTICS)
-            changes["cold"] = config.cold.model_copy(update={"tactics": tactics})
+    if name == "bare":
+        changes["train"] = config.train.model_copy(update={"premises": 0})
+        changes["evaluate_on"] = {k: v.model_copy(update={"premises": 0}) for k, v in config.evaluate_on.items()}
     if name == "corrections":
         n = config.sampling.n // 2
         changes["sampling"] = config.sampling.model_copy(update={"n": n})
         changes["correct"] = CorrectConfig(turns=1, per_problem=n)
     return config.model_copy(update=changes)
-
-
-def _premises(config: IterateConfig) -> int:
-    return 0 if isinstance(config.train, JsonlProblems) else config.train.premises
 
 
 def scores(path: Path) -> dict[str, float]:
@@ -116,7 +96,7 @@ def extras(config: IterateConfig, run: Path, minif2f: Path | None, progress: Pro
                 loop, run / "extra" / "corrected" / name, last, problems, baseline
             )
         if minif2f is not None:
-            section = MiniF2FProblems(source="minif2f", path=minif2f, header="core", premises=_premises(config))
+            section = MiniF2FProblems(source="minif2f", path=minif2f, header="core", premises=8)
             problems = loop.problems("minif2f-core", section)
             listed = loop.portfolio("minif2f-core", problems)
             baseline = loop.score_portfolio("minif2f-core", problems, listed)
@@ -150,8 +130,8 @@ def at_chosen_temperature(config: IterateConfig, run: Path, progress: Progress) 
             )
 
         loop = Loop(config, run, pool, lease, progress)
-        section = CoreProblems(source="core", split="valid", limit=VALID, premises=_premises(config))
-        valid = loop.problems("valid", section)
+        premises = 0 if isinstance(config.train, JsonlProblems) else config.train.premises
+        valid = loop.problems("valid", CoreProblems(source="core", split="valid", limit=VALID, premises=premises))
         seen: dict[str, list[Judged]] = {"valid": [], **{name: [] for name in config.evaluate_on}}
         for temperature in TEMPERATURES:
             by_temperature[temperature] = judge("valid", valid, temperature, None)["pass@8"]
@@ -170,12 +150,7 @@ def at_chosen_temperature(config: IterateConfig, run: Path, progress: Progress) 
 def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, baseline: Artifact) -> dict[str, float]:
     """Half of ``evaluate.n`` first attempts, then as many corrections at most: solved share and checks spent."""
     config, n = loop.config, loop.config.evaluate.n // 2
-    drawn = SamplingConfig(
-        n=n,
-        temperature=config.evaluate.temperature,
-        top_p=config.evaluate.top_p,
-        max_tokens=config.sampling.max_tokens,
-    )
+    drawn = SamplingConfig(n=n, temperature=config.evaluate.temperature, max_tokens=config.sampling.max_tokens)
     first = sample.run(
         out / "attempts",
         problems=problems,
@@ -267,9 +242,9 @@ def main() -> None:
                 config, run = variant(base, name, seed), options.out / f"{name}_s{seed}"
                 iterate(config, run, progress=progress)
                 one = {f"{s}: {row}": f for s in config.evaluate_on for row, f in rounds(run, s, config.rounds).items()}
-                if name == "plain":
+                if name == "premises":
                     one |= at_chosen_temperature(config, run, progress)
-                if name == "plain" and not options.no_extras:
+                if name == "premises" and not options.no_extras:
                     one |= extras(config, run, options.minif2f, progress)
                 found.append(one)
             figures[name] = over_seeds(found)
