@@ -150,7 +150,12 @@ def at_chosen_temperature(config: IterateConfig, run: Path, progress: Progress) 
 def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, baseline: Artifact) -> dict[str, float]:
     """Half of ``evaluate.n`` first attempts, then as many corrections at most: solved share and checks spent."""
     config, n = loop.config, loop.config.evaluate.n // 2
-    drawn = SamplingConfig(n=n, temperature=config.evaluate.temperature, max_tokens=config.sampling.max_tokens)
+    drawn = SamplingConfig(
+        n=n,
+        temperature=config.evaluate.temperature,
+        top_p=config.evaluate.top_p,
+        max_tokens=config.sampling.max_tokens,
+    )
     first = sample.run(
         out / "attempts",
         problems=problems,
