@@ -99,6 +99,11 @@ class LeanPool:
         return self._workers
 
     @property
+    def places(self) -> int:
+        """How many worker processes there are at most: those that check, and those that certify."""
+        return len(self._slots)
+
+    @property
     def stats(self) -> PoolStats:
         return self._stats
 

@@ -88,7 +88,7 @@ class Api:
         shown = {
             "status": word,
             "toolchain": self.shared.version,
-            "workers": {"running": now.running, "most": self.workers},
+            "workers": {"running": now.running, "most": self.shared.places},
             "queue": now.waiting,
             "in_flight": self.in_flight,
             **({"error": now.error} if now.error else {}),

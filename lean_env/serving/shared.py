@@ -56,7 +56,7 @@ class SharedPool:
         pool = make()
         self._pool: LeanPool | None = pool
         self.version = pool.toolchain.version
-        self.workers = pool.workers
+        self.workers, self.places = pool.workers, pool.places
         self._past = PoolStats()
         """Of the pools that have ended."""
         self._ended: tuple[float, LeanError] | None = None
