@@ -25,6 +25,7 @@ def serve_lean(
     token = os.environ.get("PROVER_TOKEN")
 
     def pool() -> LeanPool:
-        return LeanPool(open_lean(lean, require_sandbox=require_sandbox, say=say), lean.workers)
+        toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda what, _: say(what))
+        return LeanPool(toolchain, lean.workers)
 
     serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)
