@@ -103,13 +103,16 @@ def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _Check
 
 def _certified(task: Task, reply: _CertifyReply, toolchain: str) -> Verdict:
     """What the candidate's own worker found is kept only where the other one cannot know it."""
-    assert task.verdict is not None
+    assert task.verdict is not None and isinstance(task.request, CertifyRequest)
+    if not task.request.export:
+        reason = "certification: the statement elaborates, against the word of the worker that had the candidate"
+        return Verdict(task.request.id, "failed", reason, toolchain=toolchain)
     if reply.status == "proved":
         return msgspec.structs.replace(
-            task.verdict, level="certified", axioms=reply.axioms, used_constants=reply.used, toolchain=toolchain
-        )
-    ident = task.verdict.attempt_id
-    return Verdict(ident, "failed", f"certification: {reply.status}: {reply.reason}", toolchain=toolchain)
+            task.verdict, level="certified", reason=reply.reason, axioms=reply.axioms, used_constants=reply.used,
+            toolchain=toolchain,
+        )  # fmt: skip
+    return Verdict(task.request.id, "failed", f"certification: {reply.status}: {reply.reason}", toolchain=toolchain)
 
 
 def answer_of_losses(

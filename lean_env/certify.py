@@ -17,7 +17,8 @@ EXPORT_REPLY_BYTES = 33 << 20
 WAITING_BYTES = 32 << 20
 """Exports that may wait for certification, in all; one alone may be longer."""
 CPU_SECONDS = 60.0
-"""A certification may use this or what its check might, whichever is more: it elaborates the statement anew."""
+"""A certification may use this or what its check might, whichever is more: it elaborates the statement anew. The
+usual wall time too."""
 
 
 class CertifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +31,7 @@ class CertifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: str
     forbidden_constants: tuple[str, ...]
     export: str
+    """Empty where the first worker says that the statement does not elaborate, which is then all that is asked."""
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -57,7 +59,8 @@ def message(request: CertifyRequest) -> dict[str, Any]:
 
 def limits(check: Limits) -> Limits:
     """What the certification of a check may use."""
-    return msgspec.structs.replace(check, cpu_seconds=max(check.cpu_seconds, CPU_SECONDS))
+    cpu, wall = max(check.cpu_seconds, CPU_SECONDS), max(check.wall_seconds, Limits().wall_seconds)
+    return msgspec.structs.replace(check, cpu_seconds=cpu, wall_seconds=wall)
 
 
 class ByteRoom:

@@ -256,7 +256,13 @@ class LeanPool:
     # What becomes of answers
 
     def _give(self, task: Task, answer: Answer | WorkerError) -> None:
-        if not isinstance(answer, Exported):
+        if isinstance(answer, Exported):
+            verdict, export = answer.verdict, answer.export
+        elif isinstance(answer, StatementFailure) and task.job.certify:
+            # The other worker elaborates the statement too. Attempts without a verdict do not count in a score: no
+            # candidate may bring that about.
+            verdict, export = Verdict(answer.attempt_id, "failed"), ""
+        else:
             task.job.results.put(answer)
             return
         assert isinstance(task.request, CheckRequest)
@@ -266,12 +272,12 @@ class LeanPool:
             task.request.formal_statement,
             task.message["target"],
             task.request.forbidden_constants,
-            answer.export,
+            export,
         )
         limits = certify.limits(task.limits)
-        proved = Task(task.job, "certify", task.key, certify.message(request), limits, request, answer.verdict)
-        self._waiting.take(len(answer.export))
-        self._proved.put(proved)
+        told = Task(task.job, "certify", task.key, certify.message(request), limits, request, verdict)
+        self._waiting.take(len(export))
+        self._proved.put(told)
 
     def _give_certified(self, task: Task, answer: Answer | WorkerError) -> None:
         if isinstance(answer, Verdict) and answer.status == "failed":

@@ -5,7 +5,7 @@ A candidate's words after ``:=`` say what it does: ``ok``, ``wrong``, ``die``, `
 ``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``poison`` (every later answer is "proved"), ``once FILE
 WORD`` (does WORD the first time only), ``late`` (refused after it ran: every later check is "proved", and canaries are
 answered as if nothing had happened). After ``certify`` the words are for the worker that certifies; ``lie`` is proved
-by the first worker alone, ``silent`` comes without an export.
+by the first worker alone, ``silent`` comes without an export, ``void`` is called a failure of the statement.
 """
 
 import json
@@ -96,6 +96,10 @@ def main() -> None:
             message = {"severity": "warning", "start": [1, 8], "end": [1, 9], "text": "declaration uses `sorry`"}
             say({"nonce": nonce, "messages": [message], "ms": 2.0})
             continue
+        if request["op"] == "certify" and not request["export"]:
+            failure = {"statement_failure": "statement", "reason": "unknown identifier 'bad'"}
+            say({"nonce": nonce, **(failure if "bad" in request["statement"] else {"status": "failed"})})
+            continue
         if request["op"] == "certify" and "prover_canary" in request["export"]:
             say({"nonce": nonce, "status": "proved" if poisoned else certificate(request)})
             continue
@@ -120,6 +124,9 @@ def main() -> None:
             continue
         if words[0] == "odd":
             say({"nonce": nonce, "status": "splendid"})
+            continue
+        if words[0] == "void":
+            say({"nonce": nonce, "statement_failure": "statement", "reason": "unknown identifier 'bad'"})
             continue
         if words[0] == "late":
             forging = True
