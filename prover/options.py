@@ -52,7 +52,12 @@ class Commands(TyperGroup):
 
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, show_default="2", help="Lean processes; each takes about 1.3 GB and a core."),
+    typer.Option(
+        "--workers",
+        min=1,
+        show_default="2",
+        help="Lean processes that check, each about 1.3 GB and a core; for every four begun another one certifies.",
+    ),
 ]
 Heartbeats = Annotated[
     int | None, typer.Option(min=1, show_default="200000", help="Lean's maxHeartbeats for each command of a check.")
