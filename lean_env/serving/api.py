@@ -112,6 +112,9 @@ class Api:
         })  # fmt: skip
         yield from _metric("checks_total", "Tasks that a worker has answered.", stats.checks)
         yield from _metric("lean_seconds_total", "Lean's own time.", stats.lean_seconds)
+        yield from _metric("certifications_total", "Proofs that a second worker has answered.", stats.certifications)
+        yield from _metric("certify_seconds_total", "Lean's own time for these.", stats.certify_seconds)
+        yield from _metric("disagreements_total", "Proofs that the second worker refused.", stats.disagreements)
         yield from _metric("workers_started_total", "Worker processes started.", stats.started)
         yield from _metric("worker_restarts_total", "Starts that replaced a worker.", stats.restarts)
         yield from _metric("workers_lost_total", "Workers killed, crashed or out of their limits.", stats.lost)

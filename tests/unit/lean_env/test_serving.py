@@ -67,6 +67,14 @@ def test_a_verdict_is_our_record(server: Served) -> None:
     assert server.check([]) == []
 
 
+def test_a_proof_that_is_not_certified_is_counted(server: Served) -> None:
+    before = server.metrics()
+    assert outcomes(server.check([item("a", "ok"), item("b", "lie")])) == {"a": "proved", "b": "failed"}
+    after = server.metrics()
+    assert after["disagreements_total"] - before["disagreements_total"] == 1
+    assert after["certifications_total"] - before["certifications_total"] >= 2
+
+
 @pytest.mark.parametrize(
     ("body", "field", "error"),
     [
