@@ -61,6 +61,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
     "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
 }  # fmt: skip
 # Answered as if the kernel did not know them, so that callers fall back on what can be looked at.
 _UNKNOWN = {"clone3": (435, 435), "openat2": (437, 437)}
