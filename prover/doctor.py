@@ -119,15 +119,16 @@ def _canaries(toolchain: Toolchain | NativeToolchain) -> Finding:
     start = time.monotonic()
     true = CheckRequest("true", "", "theorem t (a b : Nat) : a + b = b + a", "Nat.add_comm a b")
     false = CheckRequest("false", "", "theorem t (a b : Nat) : a + b = b", "by omega")
+    fix = "prover setup" if isinstance(toolchain, Toolchain) else f"{native.SETUP} {toolchain.project}"
     try:
         with LeanPool(toolchain, workers=1) as pool:
             verdicts = [a for a in pool.check([true, false]) if isinstance(a, Verdict)]
     except LeanError as error:
-        return Finding("canaries", "missing", str(error), "prover setup")
+        return Finding("canaries", "missing", str(error), fix)
     seconds = time.monotonic() - start
     answers = {v.attempt_id: v.level or v.status for v in verdicts}
     if answers != {"true": "certified", "false": "failed"}:
-        return Finding("canaries", "missing", f"Lean answers wrongly: {answers}", "prover setup")
+        return Finding("canaries", "missing", f"Lean answers wrongly: {answers}", fix)
     return Finding(
         "canaries",
         "ok",
