@@ -24,6 +24,13 @@ HOLDS_SYNTAX = "holds syntax, which is not allowed"
 no other way; a test with real Lean holds the two texts together."""
 
 
+CERTIFICATION = "certification: "
+"""What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
+SHOWN_CHARS = 1 << 20
+"""Most that a reply may show in words. Lean's side stops far below; a worker in a candidate's hands need not, and
+results are held in memory."""
+
+
 class _CheckReply(msgspec.Struct, frozen=True):
     status: Status
     reason: str = ""
@@ -81,6 +88,11 @@ def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
 
 
 def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _CheckReply, toolchain: str) -> Answer:
+    words = len(checked.reason) + sum(len(m.text) for m in checked.messages) + sum(map(len, checked.goals))
+    if words > SHOWN_CHARS:
+        raise msgspec.ValidationError(f"{words:,} characters of messages and goals")
+    if checked.reason.startswith(CERTIFICATION):
+        raise msgspec.ValidationError("a reason that is another worker's to give")
     verdict = Verdict(
         request.id,
         checked.status,
@@ -97,7 +109,7 @@ def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _Check
     if not verdict.proved or not task.job.certify:
         return verdict
     if checked.export is None:
-        return Verdict(request.id, "failed", f"certification: {checked.unexported or 'no export'}", toolchain=toolchain)
+        return Verdict(request.id, "failed", f"{CERTIFICATION}{checked.unexported or 'no export'}", toolchain=toolchain)
     return Exported(verdict, checked.export)
 
 
@@ -105,14 +117,14 @@ def _certified(task: Task, reply: _CertifyReply, toolchain: str) -> Verdict:
     """What the candidate's own worker found is kept only where the other one cannot know it."""
     assert task.verdict is not None and isinstance(task.request, CertifyRequest)
     if not task.request.export:
-        reason = "certification: the statement elaborates, against the word of the worker that had the candidate"
+        reason = f"{CERTIFICATION}the statement elaborates, against the word of the worker that had the candidate"
         return Verdict(task.request.id, "failed", reason, toolchain=toolchain)
     if reply.status == "proved":
         return msgspec.structs.replace(
             task.verdict, level="certified", reason=reply.reason, axioms=reply.axioms, used_constants=reply.used,
             toolchain=toolchain,
         )  # fmt: skip
-    return Verdict(task.request.id, "failed", f"certification: {reply.status}: {reply.reason}", toolchain=toolchain)
+    return Verdict(task.request.id, "failed", f"{CERTIFICATION}{reply.status}: {reply.reason}", toolchain=toolchain)
 
 
 def answer_of_losses(

@@ -101,7 +101,8 @@ def wrong_certificate(worker: Worker, last: Task | None) -> str | None:
             return wrong
     if last is not None and last.message["target"] != "prover_canary":
         reply = worker.ask({**last.message, "export": CERTIFYING_CANARIES[0].text}, LIMITS)
-        if reply.get("status") not in ("statement_changed", None):
+        # `failed`: the header lacks what the kernel knows by name, so that nothing is certified there.
+        if reply.get("status") not in ("statement_changed", "failed", None):
             return f"another theorem's export for the last statement: {reply['status']}"
     return None
 

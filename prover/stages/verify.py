@@ -8,6 +8,7 @@ from queue import SimpleQueue
 
 import msgspec
 
+from lean_env.answers import CERTIFICATION
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure
 from prover.artifacts import Artifact, ArtifactWriter, owed_problems
@@ -19,9 +20,6 @@ PROBLEMS_PER_WORKER = 32
 
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
-
-CERTIFICATION = "certification: "
-"""What the reason of a verdict begins with where a proof was refused, or lost, by the worker that certifies."""
 
 
 def run(

@@ -5,10 +5,13 @@ import threading
 
 import pytest
 
+from lean_env.answers import SHOWN_CHARS, answer_of
 from lean_env.certify import ByteRoom, limits
 from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
+from lean_env.schedule import Job, Task
+from lean_env.worker import WorkerLost
 from tests.unit.lean_env.test_pool import Scripted, request, run
 
 LONG = Limits(proof_bytes=16 << 20, memory_mb=1_000)
@@ -89,3 +92,16 @@ def test_a_short_limit_of_a_check_leaves_time_to_certify_it() -> None:
     short = limits(Limits(cpu_seconds=1.0, wall_seconds=1.0))
     assert short.cpu_seconds == 60.0 and short.wall_seconds == 300.0
     assert limits(Limits(cpu_seconds=90.0, wall_seconds=900.0)) == Limits(cpu_seconds=90.0, wall_seconds=900.0)
+
+
+def test_a_worker_speaks_neither_for_the_one_that_certifies_nor_at_length() -> None:
+    request = CheckRequest("a", "", "theorem t : True", "ok")
+    task = Task(Job(threading.Semaphore(1), certify=True), "check", (), {}, request.limits, request)
+    long_message = {"severity": "error", "start": [1, 0], "end": [1, 1], "text": "x" * (SHOWN_CHARS + 1)}
+    for said in (
+        {"reason": "certification: refused"},
+        {"messages": [long_message]},
+        {"goals": ["x" * (SHOWN_CHARS + 1)]},
+    ):
+        with pytest.raises(WorkerLost, match="out of protocol"):
+            answer_of(task, {"status": "failed", **said}, "some Lean")
