@@ -192,13 +192,64 @@ structure Rebuilt where
 
 @[noinline] def addRaw (env : Environment) (d : Declaration) : Except Kernel.Exception Environment := env.addDeclCore 0 d none
 
+/-! The kernel of 4.28.0-pre takes some inductive types from which `False` follows. They are refused here first. -/
+
+/-- Whether a type ends in a sort that is written out, `∀ ..., Sort u`, of a level that is zero as it stands or always differs
+from zero, or a parameter. A sort that the kernel has to compute (from a hypothesis, or `imax 1 0`) can make the type a
+proposition in one place and none in another, and a projection then takes data out of a proof. -/
+def endsInSort : Expr → Bool
+  | .forallE _ _ b _ => endsInSort b
+  | .mdata _ e => endsInSort e
+  | .sort .zero => true
+  | .sort (.param _) => true
+  | .sort u => u.isNeverZero
+  | _ => false
+
+def allEndInSort : List InductiveType → Bool
+  | [] => true
+  | t :: ts => endsInSort t.type && allEndInSort ts
+
+def constructorTypes : List Constructor → List Expr → List Expr
+  | [], r => r
+  | c :: cs, r => c.type :: constructorTypes cs r
+
+def allConstructorTypes : List InductiveType → List Expr
+  | [] => []
+  | t :: ts => constructorTypes t.ctors (allConstructorTypes ts)
+
+/-- Whether the kernel finds each type well typed, as part of a theorem's statement. Within a nested inductive type it does not
+look at all of a constructor's type. -/
+def wellTyped (env : Environment) (params : List Name) : List Expr → Bool
+  | [] => true
+  | t :: ts =>
+    let type := Expr.forallE `x t (.const ``True []) .default
+    let value := Expr.lam `x t (.const ``True.intro []) .default
+    match addRaw env (.thmDecl { name := .num `prover 0, levelParams := params, type, value, all := [.num `prover 0] }) with
+    | .ok _ => wellTyped env params ts
+    | .error _ => false
+
+/-- Puts inductive types to the kernel. -/
+def addTypes (env : Environment) (n : Name) (params : List Name) (types : List InductiveType) (d : Declaration) :
+    Except String Environment :=
+  if !allEndInSort types then .error s!"the sort of {Wire.shown n} is not written out" else
+  match addRaw env d with
+  | .error _ => .error s!"the kernel rejects {Wire.shown n}"
+  | .ok env =>
+    if wellTyped env params (allConstructorTypes types) then .ok env
+    else .error s!"the kernel rejects a constructor of {Wire.shown n}"
+
 /-- Adds a declaration that makes the constants `names`, of which `n` is one. -/
 def add (r : Rebuilt) (n : Name) (names : List Name) (d : Declaration) : Rebuilt :=
   let r := { r with added := d :: r.added, done := Wire.insertAll names r.done }
   if !r.ask then r else
-  match addRaw r.env d with
+  let env : Except String Environment := match d with
+    | .inductDecl params _ types _ => addTypes r.env n params types d
+    | _ => match addRaw r.env d with
+      | .ok env => .ok env
+      | .error _ => .error s!"the kernel rejects {Wire.shown n}"
+  match env with
   | .ok env => { r with env }
-  | .error _ => { r with wrong := some s!"the kernel rejects {Wire.shown n}" }
+  | .error why => { r with wrong := some why }
 
 def constructors (own : List Constant) : List Name → List Constructor
   | [] => []

@@ -198,7 +198,11 @@ def inductives (r : Reading) (g : Audit.Ground) (fixed count : String) (fields :
   | some fixed, some count => match split count fields [] with
     | none => unreadable r
     | some s => match namesAt r s.first [], types r g s.left [] with
-      | some params, some (t :: ts) => take r t.name (.inductDecl params fixed (reversedTypes (t :: ts) []) false)
+      | some params, some (t :: ts) =>
+        let made := reversedTypes (t :: ts) []
+        match Audit.addTypes r.env t.name params made (.inductDecl params fixed made false) with
+        | .ok env => { r with env, declarations := r.declarations + 1 }
+        | .error why => refuse r why
       | _, _ => unreadable r
   | _, _ => unreadable r
 

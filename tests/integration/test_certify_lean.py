@@ -431,3 +431,20 @@ def test_a_worker_that_certifies_does_nothing_else_and_no_other_does() -> None:
             worker.wait_ready()
             assert "error" not in worker.ask(first, LIMITS)
             assert "nothing else" in worker.ask(second, LIMITS)["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("sort_under_a_hypothesis", "the sort of S.Owner is not written out"),
+        ("sort_that_is_zero_in_disguise", "the sort of IP is not written out"),
+        ("ill_typed_within_a_nested_type", "the kernel rejects a constructor of E"),
+    ],
+)
+def test_inductive_types_that_this_kernel_wrongly_takes_are_not_certified(
+    liar: LeanPool, tmp_path: Path, name: str, why: str
+) -> None:
+    """Each export proves 1 = 2 to the kernel of 4.28.0-pre itself."""
+    text = (Path(__file__).parent / "exports" / f"{name}.export").read_text().rstrip("\n")
+    verdict = told(liar, tmp_path, "theorem target : (1 : Nat) = 2", text)
+    assert verdict.status == "failed" and why in verdict.reason
