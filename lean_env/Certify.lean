@@ -116,8 +116,13 @@ def unreadable (r : Reading) : Reading := refuse r "a line of the export cannot 
 
 /-! ### Declarations -/
 
+/-- A private name of another module: the library speaks of such constants though the exported level does not have them, so
+that whoever declares them decides what the library's theorems say. -/
+def isForeign (g : Audit.Ground) (n : Name) : Bool :=
+  isPrivateName n && mkPrivateName g.header (Wire.userName n) != n
+
 def isNew (r : Reading) (g : Audit.Ground) (n : Name) : Bool :=
-  !Audit.inHeader g n && (r.env.checked.get.find? n).isNone
+  !Audit.inHeader g n && !isForeign g n && (r.env.checked.get.find? n).isNone
 
 def take (r : Reading) (n : Name) (d : Declaration) : Reading :=
   match Audit.addRaw r.env d with
@@ -129,7 +134,7 @@ def valued (r : Reading) (g : Audit.Ground) (kind : String) (hints : Reducibilit
     Reading :=
   match properName r n, exprAt r t, exprAt r v, parameters r us with
   | some name, some type, some value, some levelParams =>
-    if !isNew r g name then refuse r s!"{Wire.shown name} is declared already" else
+    if !isNew r g name then refuse r s!"{Wire.shown name} is declared already, or not the candidate's to declare" else
     match kind with
     | "theorem" => take r name (.thmDecl { name, levelParams, type, value, all := [name] })
     | "definition" => take r name (.defnDecl { name, levelParams, type, value, hints, safety := .safe, all := [name] })
