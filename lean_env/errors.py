@@ -25,6 +25,10 @@ class CanaryError(LeanError):
     """A worker gave a wrong answer to a question whose answer is known. Nothing it said can be trusted."""
 
 
+class CacheError(LeanError):
+    """A file given as verdict cache is none, is damaged, or is of another version; nothing in it is used."""
+
+
 class StatementError(LeanError):
     """The trusted header or statement itself does not elaborate; carries Lean's own message."""
 

@@ -16,6 +16,7 @@ Every request gets exactly one result. What the pool does to earn that:
 * **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to one
   that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to
   four of those, from the first proof on; all of the above holds for them too.
+* **A cache** (:mod:`lean_env.cache`), where one is given, answers what was asked before and keeps what is given out.
 * **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
   (sampling) overlaps with checking; the driver's memory does not grow with their number.
 """
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lean_env import canaries, certify
+from lean_env.cache import VerdictCache, key_of
 from lean_env.certify import ByteRoom, CertifyRequest, Exported
 from lean_env.errors import LeanError, StatementError, WorkerError
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
@@ -41,9 +43,11 @@ _T = TypeVar("_T")
 class PoolStats(msgspec.Struct, frozen=True):
     """What a pool has done so far. ``restarts`` are starts that replace a lost or retired worker; ``lean_seconds`` is
     Lean's own time for checks, ``certify_seconds`` that for certifications. ``disagreements`` are proofs that the
-    second worker refused: somebody attacks, or we have a bug."""
+    second worker refused: somebody attacks, or we have a bug. ``cached`` are verdicts that the cache had; no worker saw
+    those candidates."""
 
     checks: int = 0
+    cached: int = 0
     started: int = 0
     restarts: int = 0
     lost: int = 0
@@ -61,11 +65,21 @@ class LeanPool:
     Its methods may be called from several threads at once.
     """
 
-    def __init__(self, toolchain: Startable, workers: int = 2, *, certifier: Startable | None = None) -> None:
-        """``certifier`` is the Lean of the workers that certify; None takes the same for both."""
+    def __init__(
+        self,
+        toolchain: Startable,
+        workers: int = 2,
+        *,
+        certifier: Startable | None = None,
+        cache: VerdictCache | None = None,
+    ) -> None:
+        """``certifier`` is the Lean of the workers that certify; None takes the same for both. ``cache`` has verdicts
+        that need no worker; whoever gives it closes it, after the pool."""
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         self._toolchain = toolchain
+        self._cache = cache
+        self._versions = f"{toolchain.version}, {(certifier or toolchain).version}"
         self._queue = TaskQueue()
         self._waiting = ByteRoom(certify.WAITING_BYTES)
         self._proved = TaskQueue(self._free)
@@ -238,8 +252,14 @@ class LeanPool:
             "syntax": True,
             "export": job.certify,
         }
+        content = b""
+        if self._cache is not None:
+            content = key_of(message, request.limits, self._versions)
+            if found := self._cache.find(content, certified=job.certify):
+                self.count(cached=1)
+                return msgspec.structs.replace(found, attempt_id=request.id)
         key = (request.header, request.formal_statement)
-        task = Task(job, "check", key, message, request.limits, request)
+        task = Task(job, "check", key, message, request.limits, request, content=content)
         if job.certify:
             task.reply_bytes = certify.EXPORT_REPLY_BYTES
         return task
@@ -263,7 +283,7 @@ class LeanPool:
             # candidate may bring that about.
             verdict, export = Verdict(answer.attempt_id, "failed"), ""
         else:
-            task.job.results.put(answer)
+            self._answer(task, answer)
             return
         assert isinstance(task.request, CheckRequest)
         request = CertifyRequest(
@@ -275,15 +295,22 @@ class LeanPool:
             export,
         )
         limits = certify.limits(task.limits)
-        told = Task(task.job, "certify", task.key, certify.message(request), limits, request, verdict)
+        told = Task(
+            task.job, "certify", task.key, certify.message(request), limits, request, verdict, content=task.content
+        )
         self._waiting.take(len(export))
         self._proved.put(told)
 
     def _give_certified(self, task: Task, answer: Answer | WorkerError) -> None:
         if isinstance(answer, Verdict) and answer.status == "failed":
             self.count(disagreements=1)
-        task.job.results.put(answer)
+        self._answer(task, answer)
         self._free(task)
+
+    def _answer(self, task: Task, answer: Answer | WorkerError) -> None:
+        if self._cache is not None and task.content and isinstance(answer, Verdict):
+            self._cache.add(task.content, answer)
+        task.job.results.put(answer)
 
     def _free(self, task: Task) -> None:
         """A proof no longer waits for certification."""

@@ -61,6 +61,8 @@ class Task:
     returned: int = 0
     """How often its result was lost with the worker that held it."""
     reply_bytes: int = 4 << 20
+    content: bytes = b""
+    """Its key in the verdict cache; empty where there is none."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from lean_env.cache import open_cache
 from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, Message, Verdict
@@ -18,6 +19,7 @@ from prover.jsonl import read_jsonl
 from prover.partial import Partial, PartialHeader
 from prover.progress import Progress, Silent
 from prover.records import Record
+from prover.stages.verify import tell_cached
 
 
 class Candidate(Record, frozen=True):
@@ -52,12 +54,14 @@ def check_jsonl(
     limits: Limits | None = None,
     progress: Progress | None = None,
     toolchain: Startable | None = None,
+    cache: Path | None = None,
 ) -> CheckSummary:
     """Writes a Verdict (or a StatementFailure) for each line of ``source``, in its order.
 
     The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Until then
     each result is kept in a file beside it as it comes, and the same call goes on from there. ``toolchain`` is Lean,
-    None the installed one. Raises InputError, DiskError and LeanError.
+    None the installed one. ``cache`` is a file of verdicts that are taken from there and kept. Raises InputError,
+    DiskError and LeanError.
     """
     limits, progress = limits or Limits(), progress or Silent()
     place = {c.id: number for number, c in enumerate(read_jsonl(source, Candidate, unique="id"))}
@@ -70,7 +74,8 @@ def check_jsonl(
         if partial.found:
             progress.note(f"{partial.found:,} of {len(place):,} candidates were checked before; the others are checked")
         with (
-            LeanPool(toolchain, workers) as pool,
+            open_cache(cache, progress.note) as verdicts,
+            LeanPool(toolchain, workers, cache=verdicts) as pool,
             progress.stage("check", len(place) - partial.found, "candidates") as meter,
         ):
             for result in pool.check(_requests(source, limits, partial.has)):
@@ -78,6 +83,7 @@ def check_jsonl(
                 partial.add(result.attempt_id, status, encoder.encode(result))
                 meter.add(1, checks=1, proved=int(status == "proved"))
         partial.finish()
+        tell_cached(pool.stats.cached, output.name, progress)
         statuses = partial.statuses.copy()
     statements = statuses.pop(None, 0)
     return CheckSummary(output, {str(status): count for status, count in statuses.most_common()}, statements)

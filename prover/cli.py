@@ -8,6 +8,7 @@ import typer
 
 from prover import __version__, stage_commands
 from prover.options import (
+    Cache,
     Commands,
     CpuSeconds,
     Heartbeats,
@@ -97,11 +98,14 @@ def check(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    cache: Cache = None,
     require_sandbox: RequireSandbox = False,
 ) -> None:
     """Check proofs with Lean: a JSONL file of candidates, or Lean files. Exit code 1: a Lean file has errors."""
     if bool(files) == bool(jsonl) or (jsonl is None) != (out is None):
         raise typer.BadParameter("give Lean files, or --jsonl IN together with --out OUT")
+    if files and cache:
+        raise typer.BadParameter("--cache is for --jsonl: what Lean says of files is not kept")
     from prover.check import check_files, check_jsonl
     from prover.console import open_progress
     from prover.lean import open_lean
@@ -115,7 +119,13 @@ def check(
     assert out is not None
     with open_progress() as progress:
         summary = check_jsonl(
-            jsonl, out, workers=lean.workers, limits=lean.limits(), progress=progress, toolchain=toolchain
+            jsonl,
+            out,
+            workers=lean.workers,
+            limits=lean.limits(),
+            progress=progress,
+            toolchain=toolchain,
+            cache=cache,
         )
     typer.echo(str(summary))
 
@@ -131,6 +141,7 @@ def serve_lean(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    cache: Cache = None,
     require_sandbox: RequireSandbox = False,
 ) -> None:
     """Serve the Lean pool over HTTP: /check, Kimina's /verify, /health, /metrics. The limits are the most that a
@@ -138,7 +149,14 @@ def serve_lean(
     from prover.serving import serve_lean
 
     lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
-    serve_lean(host, port, lean=lean, require_sandbox=require_sandbox, say=lambda text: typer.echo(text, err=True))
+    serve_lean(
+        host,
+        port,
+        lean=lean,
+        cache=cache,
+        require_sandbox=require_sandbox,
+        say=lambda text: typer.echo(text, err=True),
+    )
 
 
 @app.command()
@@ -197,6 +215,14 @@ def iterate(
         Path | None, typer.Option(show_default="runs/<name of CONFIG>", help="Where everything of the run is kept.")
     ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Delete what the run directory holds and start over.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            show_default="the run directory's own",
+            help="Take verdicts from this file and keep them there; runs may share it, and are trusted alike.",
+        ),
+    ] = None,
     require_sandbox: RequireSandbox = False,
 ) -> None:
     """Train by expert iteration. Run the same command again after a stop: it goes on where it was."""
@@ -208,7 +234,7 @@ def iterate(
     loaded = load_config(config)
     folder = run_dir or Path("runs") / config.stem
     with open_progress() as progress:
-        iterate(loaded, folder, clean=clean, require_sandbox=require_sandbox, progress=progress)
+        iterate(loaded, folder, clean=clean, require_sandbox=require_sandbox, cache=cache, progress=progress)
     print_rounds(folder, hints=True)
 
 

@@ -81,6 +81,15 @@ RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
 ]
 
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        show_default=False,
+        help="Take verdicts from this file and keep them there; runs may share it, and are trusted alike.",
+    ),
+]
+
 Prompt = Annotated[
     Style, typer.Option("--prompt", help="plain: statement and lemma names, for small models; chat: instructions.")
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
@@ -42,13 +43,15 @@ def iterate(
     *,
     clean: bool = False,
     require_sandbox: bool = False,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Run the loop in ``run_dir``, or go on with it.
 
     Raises ArtifactError where the directory was made by another configuration (the changed keys are named),
     RunLockedError where another process works on it. ``clean`` deletes what is there and starts over.
-    ``require_sandbox`` raises SandboxError where this machine does not confine Lean in full.
+    ``require_sandbox`` raises SandboxError where this machine does not confine Lean in full. ``cache`` is a file of
+    verdicts that are taken from there and kept, None the run's own; it decides nothing that the run finds.
     """
     progress = progress or Silent()
     with run_lock(run_dir):
@@ -56,7 +59,11 @@ def iterate(
         toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=lambda what, _: progress.note(what))
         confinement = limits_in_force(config.lean)
         write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version, "confinement": confinement})
-        with LeanPool(toolchain, workers=config.lean.workers) as pool, EngineLease(config.engine) as lease:
+        with (
+            VerdictCache(cache or run_dir / layout.VERDICT_CACHE, progress.note) as verdicts,
+            LeanPool(toolchain, workers=config.lean.workers, cache=verdicts) as pool,
+            EngineLease(config.engine) as lease,
+        ):
             Loop(config, run_dir, pool, lease, progress).run()
 
 

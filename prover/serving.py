@@ -3,7 +3,9 @@
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 
+from lean_env.cache import open_cache
 from lean_env.pool import LeanPool
 from prover.config import LeanConfig
 from prover.errors import ProverError
@@ -11,9 +13,16 @@ from prover.lean import open_lean
 
 
 def serve_lean(
-    host: str, port: int, *, lean: LeanConfig, require_sandbox: bool = False, say: Callable[[str], None]
+    host: str,
+    port: int,
+    *,
+    lean: LeanConfig,
+    cache: Path | None = None,
+    require_sandbox: bool = False,
+    say: Callable[[str], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM. The token is that of the environment variable ``PROVER_TOKEN``, if it is set.
+    ``cache`` is a file of verdicts that are taken from there and kept.
 
     Raises ProverError without the packages that it takes, and LeanError.
     """
@@ -24,8 +33,10 @@ def serve_lean(
 
     token = os.environ.get("PROVER_TOKEN")
 
-    def pool() -> LeanPool:
-        toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda what, _: say(what))
-        return LeanPool(toolchain, lean.workers)
+    with open_cache(cache, say) as verdicts:
 
-    serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)
+        def pool() -> LeanPool:
+            toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda what, _: say(what))
+            return LeanPool(toolchain, lean.workers, cache=verdicts)
+
+        serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)

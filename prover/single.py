@@ -2,12 +2,13 @@
 
 The loop (:mod:`prover.pipeline`) knows its own artifacts; here they come from the user, so that each is checked to
 belong to the others before anything runs. Every function takes the output folder first and returns what the stage
-returns.
+returns. ``cache``, where a function takes it, is a file of verdicts that are taken from there and kept.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lean_env.cache import open_cache
 from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
@@ -113,13 +114,19 @@ def verified(
     *,
     lean: LeanConfig,
     certify: bool = True,
+    cache: Path | None = None,
     require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
     """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
-    with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
+    progress = progress or Silent()
+    with (
+        run_lock(out),
+        open_cache(cache, progress.note) as known,
+        LeanPool(toolchain, workers=lean.workers, cache=known) as pool,
+    ):
         source = open_problems(problems, out)
         return verify.run(
             out,
@@ -128,7 +135,7 @@ def verified(
             pool=pool,
             limits=lean.limits(),
             series=out.name,
-            progress=progress or Silent(),
+            progress=progress,
             certify=certify,
             clean=clean,
         )
@@ -141,13 +148,19 @@ def certified(
     verdicts: Path,
     *,
     lean: LeanConfig,
+    cache: Path | None = None,
     require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
     """The verdicts with every proof certified, or proved no longer."""
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
-    with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
+    progress = progress or Silent()
+    with (
+        run_lock(out),
+        open_cache(cache, progress.note) as known,
+        LeanPool(toolchain, workers=lean.workers, cache=known) as pool,
+    ):
         source = open_problems(problems, out)
         return certify_stage.run(
             out,
@@ -156,7 +169,7 @@ def certified(
             pool=pool,
             limits=lean.limits(),
             series=out.name,
-            progress=progress or Silent(),
+            progress=progress,
             clean=clean,
         )
 
@@ -266,6 +279,7 @@ def evaluated(
     ks: Sequence[int],
     sampling: SamplingConfig,
     lean: LeanConfig,
+    cache: Path | None = None,
     require_sandbox: bool = False,
     engine: EngineConfig | None = None,
     prompt: Style = "chat",
@@ -278,7 +292,8 @@ def evaluated(
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
         run_lock(out),
-        LeanPool(toolchain, workers=lean.workers) as pool,
+        open_cache(cache, progress.note) as known,
+        LeanPool(toolchain, workers=lean.workers, cache=known) as pool,
         EngineLease(engine or TransformersEngine()) as lease,
     ):
         source = open_problems(problems, out)

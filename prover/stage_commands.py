@@ -8,6 +8,7 @@ import typer
 from prover.options import (
     Attempts,
     BatchSize,
+    Cache,
     Clean,
     CpuSeconds,
     Device,
@@ -119,6 +120,7 @@ def verify(
         typer.Option("--certify/--no-certify", help="Whether proofs are put to a second Lean at once."),
     ] = True,
     lean_project: Project = None,
+    cache: Cache = None,
     require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
@@ -134,6 +136,7 @@ def verify(
             attempts,
             lean=lean,
             certify=certify,
+            cache=cache,
             require_sandbox=require_sandbox,
             clean=clean,
             progress=progress,
@@ -152,6 +155,7 @@ def certify(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    cache: Cache = None,
     require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
@@ -167,6 +171,7 @@ def certify(
             attempts,
             verdicts,
             lean=lean,
+            cache=cache,
             require_sandbox=require_sandbox,
             clean=clean,
             progress=progress,
@@ -341,6 +346,7 @@ def evaluate(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    cache: Cache = None,
     require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
@@ -363,6 +369,7 @@ def evaluate(
             ks=ks,
             sampling=sampling,
             lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project),
+            cache=cache,
             require_sandbox=require_sandbox,
             engine=engine_config(script, batch_size, device),
             prompt=prompt.value,

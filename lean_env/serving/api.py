@@ -111,6 +111,7 @@ class Api:
             f'{{outcome="{kind}"}}': count for kind, count in self.texts.items()
         })  # fmt: skip
         yield from _metric("checks_total", "Tasks that a worker has answered.", stats.checks)
+        yield from _metric("cached_total", "Verdicts that the cache had.", stats.cached)
         yield from _metric("lean_seconds_total", "Lean's own time.", stats.lean_seconds)
         yield from _metric("certifications_total", "Proofs that a second worker has answered.", stats.certifications)
         yield from _metric("certify_seconds_total", "Lean's own time for these.", stats.certify_seconds)

@@ -10,7 +10,7 @@ from lean_env.protocol import CheckRequest, Limits
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.progress import Progress
 from prover.records import Attempt, Problem, Verdict
-from prover.stages.verify import Judged, is_disagreement, tell_disagreements
+from prover.stages.verify import Judged, is_disagreement, tell_cached, tell_disagreements
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     )
     if writer.finished:
         return writer.finished
-    missing = writer.missing()
+    missing, before = writer.missing(), pool.stats.cached
     with progress.stage(f"{series} certify", len(missing), "shards") as meter:
         for index in missing:
             shard = _Shard(index, problems, attempts, verdicts)
@@ -54,6 +54,7 @@ def run(
                 meter.add(checks=1, proved=int(verdict is not None and verdict.proved))
             writer.write(index, shard.verdicts())
             meter.add(1)
+    tell_cached(pool.stats.cached - before, series, progress)
     counts = _counts(writer.artifact)
     tell_disagreements(counts, series, progress)
     return writer.finish(counts, toolchain=pool.toolchain.version)

@@ -41,7 +41,8 @@ def run(
 
     Equal proofs of a problem are checked once. ``earlier`` are finished stages of the same run whose verdicts on the
     same text are taken over, those about time and memory too: they are the dearest to have again, and say nothing of
-    the host's load. ``ready`` yields the shards of ``attempts`` as they appear on disk; None takes all of them as
+    the host's load. (The pool's cache has none of these, for it outlives the run and its machine; so it is not enough
+    here.) ``ready`` yields the shards of ``attempts`` as they appear on disk; None takes all of them as
     present. An attempt whose problem does not elaborate gets no verdict; how many is counted under ``unjudged``. With
     ``until_proved`` the attempts of a problem are tried one after another, and those after the first proof get no
     verdict: for lists whose order is the point.
@@ -61,7 +62,7 @@ def run(
     )
     if writer.finished:
         return writer.finished
-    owed = set(writer.missing())
+    owed, before = set(writer.missing()), pool.stats.cached
     shards = range(problems.shards) if ready is None else ready
     with progress.stage(f"{series} verify", 0, "attempts") as meter:
         board = _Board(writer, meter, owed_problems(problems, owed), until_proved)
@@ -74,6 +75,7 @@ def run(
                 board.settle(result)
         finally:
             board.settled.put(None)  # whoever waits there for results waits in vain now
+    tell_cached(pool.stats.cached - before, series, progress)
     counts = _counts(attempts, writer.artifact)
     if counts["unjudged"]:
         progress.note(
@@ -81,6 +83,12 @@ def run(
         )
     tell_disagreements(counts, series, progress)
     return writer.finish(counts, toolchain=pool.toolchain.version)
+
+
+def tell_cached(number: int, series: str, progress: Progress) -> None:
+    """What cost no check, so that the paces that were shown mislead nobody."""
+    if number:
+        progress.note(f"{series}: {number:,} verdicts came from the cache")
 
 
 def tell_disagreements(counts: dict[str, int], series: str, progress: Progress) -> None:
