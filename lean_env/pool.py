@@ -7,7 +7,8 @@ Every request gets exactly one result. What the pool does to earn that:
   ``timeout`` for CPU time used up, which neither load nor other candidates bring about, at the first try if canaries
   came right before it. A candidate that makes two workers end by themselves gets ``memory``, for that is exhaustion
   of stack or heap. Workers killed from outside, or starved by a loaded host, never count against a candidate: in the
-  end they are a :class:`WorkerError`, and the verdict stays owed.
+  end they are a :class:`WorkerError`, and the verdict stays owed. When they leave time for next to nothing, the pool
+  ends with an error that says so (:mod:`lean_env.breaker`).
 * **Canaries** (:mod:`lean_env.canaries`): a worker answers them before its first task and again at least every
   ``CANARY_CHECKS`` checks or ``CANARY_SECONDS`` seconds. Its results are held back until the canaries after them were
   answered rightly, so no result that was given out ever has to be taken back. When a worker fails, or is lost, what
@@ -15,7 +16,7 @@ Every request gets exactly one result. What the pool does to earn that:
   candidate that alone damages two workers is ``failed``. A fresh worker that fails is a :class:`CanaryError`.
 * **Certification** (:mod:`lean_env.certify`): what a worker calls proved is, unless the caller declines, put to one
   that never sees a candidate, and is proved only if that one says so too. Such workers run beside the others, one to
-  four of those, from the first proof on; all of the above holds for them too.
+  four of those; one starts with the first check, the rest as proofs come; all of the above holds for them too.
 * **A cache** (:mod:`lean_env.cache`), where one is given, answers what was asked before and keeps what is given out.
 * **Back-pressure**: requests are pulled as room allows, in a thread of their own, so that whatever makes them
   (sampling) overlaps with checking; the driver's memory does not grow with their number.
@@ -29,6 +30,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lean_env import canaries, certify
+from lean_env.breaker import Breaker
 from lean_env.cache import VerdictCache, key_of
 from lean_env.certify import ByteRoom, CertifyRequest, Exported
 from lean_env.errors import LeanError, StatementError, WorkerError
@@ -58,6 +60,11 @@ class PoolStats(msgspec.Struct, frozen=True):
     peak_worker_mb: float = 0.0
 
 
+def certifiers(workers: int) -> int:
+    """How many workers certify what so many prove."""
+    return (workers + 3) // 4
+
+
 class LeanPool:
     """A context manager that owns ``workers`` Lean processes and those that certify what they prove, each started when
     there is work for it.
@@ -83,6 +90,7 @@ class LeanPool:
         self._queue = TaskQueue()
         self._waiting = ByteRoom(certify.WAITING_BYTES)
         self._proved = TaskQueue(self._free)
+        self.breaker = Breaker(workers + certifiers(workers))
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
         self._stats = PoolStats()
@@ -91,7 +99,7 @@ class LeanPool:
         certifying = Role(certifier or toolchain, self._proved, canaries.wrong_certificate, self._give_certified)
         self._workers = workers
         self._slots = [Slot(self, checking, number) for number in range(workers)]
-        self._slots += [Slot(self, certifying, number) for number in range((workers + 3) // 4)]
+        self._slots += [Slot(self, certifying, number) for number in range(certifiers(workers))]
         self._threads: list[threading.Thread] = []
         self._window = workers * (CANARY_CHECKS + 16)
 
@@ -213,7 +221,7 @@ class LeanPool:
 
     def _feed(self, job: Job, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]") -> None:
         """Turns requests into tasks as there is room for them."""
-        fed = 0
+        fed, certifies = 0, False
         try:
             for item in source:
                 job.room.acquire()
@@ -223,6 +231,9 @@ class LeanPool:
                 fed += 1
                 if isinstance(task, Task):
                     self._queue.put(task)
+                    if job.certify and not certifies:
+                        certifies = True
+                        self._start_certifying()
                 else:
                     job.results.put(task)
         except BaseException as error:
@@ -327,6 +338,11 @@ class LeanPool:
             ]
             for thread in self._threads:
                 thread.start()
+
+    def _start_certifying(self) -> None:
+        """Has a certifying worker start beside the first one that checks, not after the first proof."""
+        if all(slot.worker is None for slot in self._slots[self._workers :]):
+            self._proved.expect()
 
     def fail(self, error: LeanError) -> None:
         with self._lock:

@@ -94,6 +94,7 @@ class TaskQueue:
         self._sides: dict[int, tuple[bool, float]] = {}
         """Whether a worker last ran files, and since when it has run only such or only others."""
         self._closed = False
+        self._expecting = False
 
     def put(self, task: Task) -> None:
         with self._changed:
@@ -111,6 +112,18 @@ class TaskQueue:
             self._returned.clear()
             self._jobs.clear()
             self._changed.notify_all()
+
+    def expect(self) -> None:
+        """Says that there will be tasks, so that a worker may start before the first."""
+        with self._changed:
+            self._expecting = True
+            self._changed.notify_all()
+
+    def is_expecting(self) -> bool:
+        """Whether tasks were said to come. True for one asker, who starts a worker."""
+        with self._changed:
+            expecting, self._expecting = self._expecting, False
+            return expecting
 
     def wake(self) -> None:
         """Lets every waiting ``take`` return, so that its caller can look at what has changed."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
+from lean_env.breaker import Breaker
 from lean_env.errors import CanaryError, CheckLostError, LeanError, WorkerError
 from lean_env.schedule import Answer, Held, Task, TaskQueue
 from lean_env.worker import Launch, Worker, WorkerLost
@@ -27,6 +28,8 @@ RETIRE_SHARE = 0.85
 others left."""
 STARTS = 3
 """How often in a row a worker may fail to start."""
+_UNLIKE = ("died", "protocol", "stalled")
+"""Ends of a worker that are like no candidate's, where the next worker has an answer to the same."""
 OUTSIDE_LOSSES = 6
 """How often a task, or a start, may lose its worker through no fault of its own."""
 
@@ -46,6 +49,9 @@ class Owner(Protocol):
     def count(self, **more: float) -> None: ...
 
     def fail(self, error: LeanError) -> None: ...
+
+    @property
+    def breaker(self) -> Breaker: ...
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -87,6 +93,8 @@ class Slot:
                 task = queue.take(self.number, patience)
                 if task is not None:
                     self._do(task)
+                elif self.worker is None and queue.is_expecting():
+                    self._ready_worker(fresh=False)
                 elif self._held.items and (self._awaited() or self._held.age() >= CANARY_IDLE_SECONDS):
                     self._release()
         except LeanError as error:
@@ -113,12 +121,16 @@ class Slot:
             if worker is None:
                 return
             vouched = not self._held.items
+            if worker.asked == self._clean and (too_small := self._too_small(worker, task)):
+                self._role.give(task, too_small)
+                return
             try:
                 reply = worker.ask(task.message, task.limits, task.reply_bytes)
                 answer = answer_of(task, reply, version)
             except WorkerLost as loss:
                 self._lose()
                 if loss.kind in ("killed", "starved"):
+                    self._lost_outside(loss)
                     outside += 1
                     if outside >= OUTSIDE_LOSSES and not self._role.queue.closed:
                         lost = CheckLostError(name_of(task), f"lost its Lean worker {outside} times: {loss}")
@@ -133,8 +145,22 @@ class Slot:
                     self._role.give(task, final)
                     return
             else:
+                for loss in losses:
+                    if loss.kind in _UNLIKE:
+                        self._lost_outside(loss)
                 self._keep(task, answer, reply)
                 return
+
+    def _too_small(self, worker: Worker, task: Task) -> CheckLostError | None:
+        """What to say where a worker that has done nothing yet is over the limit, or would be retired at once."""
+        memory = worker.usage().memory_mb
+        if memory <= RETIRE_SHARE * task.limits.memory_mb:
+            return None
+        return CheckLostError(
+            name_of(task),
+            f"the memory limit of {task.limits.memory_mb:,} MiB is too small: a Lean worker that has checked nothing "
+            f"yet takes {memory:,.0f} MiB, and is replaced at {RETIRE_SHARE:.0%} of the limit; raise memory_mb",
+        )
 
     def _keep(self, task: Task, answer: Answer, reply: dict[str, Any]) -> None:
         worker = self.worker
@@ -182,11 +208,13 @@ class Slot:
         except WorkerLost as loss:
             if loss.kind in ("killed", "starved"):
                 self._lose()
+                self._lost_outside(loss)
                 return
             wrong = str(loss)
         if wrong is None:
             self._pool.count(peak_worker_mb=self.worker.peak_mb)
             held, self._held = self._held.items, Held()
+            self._pool.breaker.answered(len(held))
             for task, answer in held:
                 self._role.give(task, answer)
             return
@@ -213,6 +241,11 @@ class Slot:
         self._discard()
         if again:
             self._role.queue.give_back(again)
+
+    def _lost_outside(self, loss: WorkerLost) -> None:
+        """Raises WorkerError where it happens too often. The end of a pool kills workers as well."""
+        if not self._role.queue.closed:
+            self._pool.breaker.lost(str(loss))
 
     def _discard(self) -> None:
         if self.worker is not None:
@@ -246,7 +279,9 @@ class Slot:
                 failures.append(CanaryError(f"a fresh Lean worker gives wrong answers: {wrong}; run `prover doctor`"))
             except (WorkerLost, OSError) as error:
                 failures.append(WorkerError(f"Lean cannot start: {error}"))
-                outside += isinstance(error, WorkerLost) and error.kind == "killed"
+                if isinstance(error, WorkerLost) and error.kind == "killed":
+                    outside += 1
+                    self._lost_outside(error)
             self._discard()
             if (len(failures) - outside >= STARTS or outside >= OUTSIDE_LOSSES) and not self._role.queue.closed:
                 raise failures[-1]

@@ -19,7 +19,7 @@ from rich.text import Text
 from lean_env import native
 from lean_env.errors import LeanError
 from lean_env.native import NativeToolchain
-from lean_env.pool import LeanPool
+from lean_env.pool import LeanPool, certifiers
 from lean_env.protocol import CheckRequest, Verdict
 from lean_env.sandbox import Kind, confinement, missing
 from lean_env.toolchain import Toolchain, cache_dir, find
@@ -167,9 +167,10 @@ def _machine(installed: bool) -> Iterator[Finding]:
     memory = _memory_gib()
     if memory is not None:
         total, free = memory
-        fits = int(max(free - 2, 0) / WORKER_GIB)
+        fits = room(int(max(free - 2, 0) / WORKER_GIB))
         state: State = "ok" if fits >= min(cores, 2) else "note"
-        yield Finding("memory", state, f"{free:.1f} of {total:.1f} GiB free; room for about {fits} Lean workers")
+        detail = f"{free:.1f} of {total:.1f} GiB free; room for lean.workers = {fits} and those that certify"
+        yield Finding("memory", state, detail)
     cache = cache_dir()
     free = shutil.disk_usage(_existing(cache)).free / GIB
     enough = installed or free >= LEAN_GIB
@@ -180,6 +181,11 @@ def _machine(installed: bool) -> Iterator[Finding]:
         detail if enough else f"{detail}; the installation needs {LEAN_GIB} GiB",
         "" if enough else "make room, or set PROVER_CACHE to another folder",
     )
+
+
+def room(processes: int) -> int:
+    """How many workers there can be where so many processes fit, those that certify among them."""
+    return max(workers for workers in range(processes + 1) if workers + certifiers(workers) <= processes)
 
 
 def _memory_gib() -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prover.cli import app
+from prover.doctor import room
 
 
 def test_a_machine_that_has_everything() -> None:
@@ -28,6 +29,10 @@ def test_a_machine_that_has_everything() -> None:
     } <= set(found)
     assert ("--require-sandbox holds here" in found["sandbox"]["detail"]) == (found["sandbox"]["state"] == "ok")
     assert found["canaries"]["state"] == "ok" and found["lean"]["detail"].startswith("embedded ")
+
+
+def test_workers_that_certify_need_room_too() -> None:
+    assert [room(processes) for processes in (0, 1, 2, 4, 5, 6, 10)] == [0, 0, 1, 3, 4, 4, 8]
 
 
 def test_missing_lean_is_named_with_the_command_that_installs_it(

@@ -11,7 +11,7 @@ from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
 from lean_env.schedule import Job, Task
-from lean_env.worker import WorkerLost
+from lean_env.worker import Launch, WorkerLost
 from tests.unit.lean_env.test_pool import Scripted, request, run
 
 LONG = Limits(proof_bytes=16 << 20, memory_mb=1_000)
@@ -43,6 +43,33 @@ def test_each_end_of_a_certification() -> None:
         assert verdict.level == ("certified" if word == "ok" else "")
     # All that failed but `silent`, which never comes to the second worker.
     assert pool.stats.disagreements == 30
+
+
+class Announced(Scripted):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def launch(self) -> Launch:
+        self.begun.set()
+        return super().launch()
+
+
+def test_a_certifier_starts_beside_the_first_check() -> None:
+    """Not only after the first proof: here there is none."""
+    certifier = Announced()
+    with LeanPool(Scripted(), 8, certifier=certifier) as pool:
+        for number in range(3):
+            assert [r.attempt_id for r in pool.check([request(number, "wrong")])] == [f"r{number}"]
+        assert certifier.begun.wait(30)
+    assert certifier.launched == 1, "of two places"
+
+
+def test_no_certifier_starts_for_what_is_only_audited() -> None:
+    certifier = Announced()
+    with LeanPool(Scripted(), 1, certifier=certifier) as pool:
+        assert len(list(pool.check([request(0, "ok")], certify=False))) == 1
+    assert certifier.launched == 0
 
 
 def test_a_statement_fails_where_both_workers_say_so() -> None:
