@@ -8,9 +8,10 @@ The lexer follows Lean's own rules for what is a comment, a string, a character 
 declare one that contains ``--`` or a quote; texts that cannot be lexed with certainty are left as they are.
 """
 
+import functools
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal, NamedTuple
 
 from lean_env.errors import StatementError
@@ -99,9 +100,13 @@ def _block_comment(text: str, at: int) -> Token:
     return Token(kind, text[at:here], at)
 
 
-def _code(text: str) -> list[Token]:
+def _meaningful(text: str) -> Iterator[Token]:
     """The tokens that mean something: no white space, no comments."""
-    return [token for token in tokens(text) if token.kind not in ("space", "comment", "doc")]
+    return (token for token in tokens(text) if token.kind not in ("space", "comment", "doc"))
+
+
+def _code(text: str) -> list[Token]:
+    return list(_meaningful(text))
 
 
 _THEOREM_WORDS = ("theorem", "lemma")
@@ -125,13 +130,13 @@ _COMMAND_WORDS = frozenset(
 )
 
 
+@functools.lru_cache(maxsize=1_024)  # many candidates for one statement come one after another
 def target_name(formal_statement: str) -> str:
     """The name that the statement gives to its theorem, as written there (not yet resolved in a namespace).
 
     Raises StatementError where the text states no named theorem or lemma.
     """
-    code = _code(formal_statement)
-    for word, name in pairwise(code):
+    for word, name in pairwise(_meaningful(formal_statement)):
         if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
             return name.text
     raise StatementError("formal_statement states no theorem: it must read `theorem NAME ... : TYPE`, up to `:=`")
@@ -142,13 +147,13 @@ def states_target(proof: str, target: str) -> bool:
 
     A text that begins with a command is a whole text even if it states another theorem: the audit will miss the target.
     """
-    code = _code(proof)
-    for word, name in pairwise(code):
-        if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
-            stated = name.text.removeprefix("_root_.")
-            if stated == target or target.endswith("." + stated):
-                return True
-    return _begins_with_command(code)
+    if any(word in proof for word in _THEOREM_WORDS):  # most proofs are tactics, and need no more than a look
+        for word, name in pairwise(_meaningful(proof)):
+            if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
+                stated = name.text.removeprefix("_root_.")
+                if stated == target or target.endswith("." + stated):
+                    return True
+    return _begins_with_command(list(islice(_meaningful(proof), 2)))
 
 
 def _begins_with_command(code: list[Token]) -> bool:
@@ -166,12 +171,17 @@ def candidate_text(formal_statement: str, proof: str, header: str = "") -> str:
     """
     proof = proof.replace("\r\n", "\n")
     if not states_target(proof, target_name(formal_statement)):
-        statement = formal_statement.rstrip()
-        last = list(tokens(statement))[-1]
-        in_line_comment = last.kind == "comment" and last.text.startswith("--")
-        gap = "\n" if in_line_comment else " "
-        return f"{statement}{gap}:= {proof}"
+        return f"{_up_to_proof(formal_statement)}:= {proof}"
     return _blank_header(_blank_imports(proof), header)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _up_to_proof(formal_statement: str) -> str:
+    """The statement and what keeps ``:=`` apart from it and out of its comments."""
+    statement = formal_statement.rstrip()
+    last = list(tokens(statement))[-1]
+    in_line_comment = last.kind == "comment" and last.text.startswith("--")
+    return statement + ("\n" if in_line_comment else " ")
 
 
 def _blank(text: str) -> str:
@@ -231,7 +241,7 @@ def refusal(proof: str, limits: Limits) -> tuple[Status, str] | None:
         return "no_proof", f"text: {size:,} bytes, over the limit of {limits.proof_bytes:,}"
     if (nul := proof.find("\0")) >= 0:
         return "forbidden_syntax", f"text: NUL at character {nul}"
-    if not _code(proof):
+    if next(_meaningful(proof), None) is None:
         return "no_proof", "text: empty"
     return None
 
