@@ -4,7 +4,7 @@ A worker that elaborates gets candidates, with the syntax filter off, so that it
 that certifies gets exports.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,10 +12,15 @@ from lean_env.certify import CertifyRequest, message
 from lean_env.protocol import CheckRequest, Limits, Status
 from lean_env.schedule import Task
 from lean_env.source import candidate_text
-from lean_env.worker import Worker
 
 LIMITS = Limits(heartbeats=200_000, cpu_seconds=60.0, wall_seconds=600.0, memory_mb=4_000)
 """Generous: the first check of a fresh worker compiles much of Lean's WebAssembly."""
+
+
+class Asked(Protocol):
+    """Whoever is asked."""
+
+    def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = ...) -> dict[str, Any]: ...
 
 
 class Canary(msgspec.Struct, frozen=True):
@@ -62,7 +67,7 @@ CERTIFYING_CANARIES = (
 )  # fmt: skip
 
 
-def wrong_canary(worker: Worker, last: Task | None) -> str | None:
+def wrong_canary(worker: Asked, last: Task | None) -> str | None:
     """What a worker that elaborates gets wrong, or None. ``last`` is a task whose own header and statement are tried
     too, with a sorry.
 
@@ -89,7 +94,7 @@ def wrong_canary(worker: Worker, last: Task | None) -> str | None:
     return None
 
 
-def wrong_certificate(worker: Worker, last: Task | None) -> str | None:
+def wrong_certificate(worker: Asked, last: Task | None) -> str | None:
     """What a worker that certifies gets wrong, or None. ``last`` is a task whose own header and statement are tried
     too, with an export that has nothing to do with them.
 
@@ -107,7 +112,7 @@ def wrong_certificate(worker: Worker, last: Task | None) -> str | None:
     return None
 
 
-def _wrong(worker: Worker, canary: Canary, question: dict[str, Any]) -> str | None:
+def _wrong(worker: Asked, canary: Canary, question: dict[str, Any]) -> str | None:
     reply = worker.ask(question, LIMITS)
     if reply.get("status") == canary.status:
         return None

@@ -8,8 +8,9 @@ import msgspec
 from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
 from lean_env.breaker import Breaker
 from lean_env.errors import CanaryError, CheckLostError, LeanError, WorkerError
+from lean_env.protocol import Limits
 from lean_env.schedule import Answer, Held, Task, TaskQueue
-from lean_env.worker import Launch, Worker, WorkerLost
+from lean_env.worker import Usage, WorkerLost
 
 CANARY_CHECKS = 200
 """Most results held back."""
@@ -34,13 +35,39 @@ OUTSIDE_LOSSES = 6
 """How often a task, or a start, may lose its worker through no fault of its own."""
 
 
+class Running(Protocol):
+    """What a slot needs of a worker (:class:`lean_env.worker.Worker`)."""
+
+    asked: int
+    peak_mb: float
+
+    @property
+    def pid(self) -> int: ...
+
+    def wait_ready(self) -> None: ...
+
+    def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = ...) -> dict[str, Any]: ...
+
+    def usage(self) -> Usage: ...
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Launchable(Protocol):
+    """What starts one worker (:class:`lean_env.worker.Launch`)."""
+
+    def start(self) -> Running: ...
+
+
 class Startable(Protocol):
     """A Lean that workers can be started from."""
 
     @property
     def version(self) -> str: ...
 
-    def launch(self) -> Launch: ...
+    def launch(self) -> Launchable: ...
 
 
 class Owner(Protocol):
@@ -60,7 +87,7 @@ class Role(msgspec.Struct, frozen=True):
 
     toolchain: Startable
     queue: TaskQueue
-    wrong_canary: Callable[[Worker, Task | None], str | None]
+    wrong_canary: Callable[[Running, Task | None], str | None]
     give: Callable[[Task, Answer | WorkerError], None]
 
 
@@ -69,7 +96,7 @@ class Slot:
 
     def __init__(self, pool: Owner, role: Role, number: int) -> None:
         self.number = number
-        self.worker: Worker | None = None
+        self.worker: Running | None = None
         self._pool = pool
         self._role = role
         self._clean = 0
@@ -151,7 +178,7 @@ class Slot:
                 self._keep(task, answer, reply)
                 return
 
-    def _too_small(self, worker: Worker, task: Task) -> CheckLostError | None:
+    def _too_small(self, worker: Running, task: Task) -> CheckLostError | None:
         """What to say where a worker that has done nothing yet is over the limit, or would be retired at once."""
         memory = worker.usage().memory_mb
         if memory <= RETIRE_SHARE * task.limits.memory_mb:
@@ -254,7 +281,7 @@ class Slot:
             self.worker = None
         self._tainted = False
 
-    def _ready_worker(self, fresh: bool) -> Worker | None:
+    def _ready_worker(self, fresh: bool) -> Running | None:
         """A worker whose canaries sing; a new one if ``fresh`` is asked for and this one has worked. None to try
         again."""
         if self.worker is not None and fresh and self.worker.asked > self._clean:
@@ -268,7 +295,7 @@ class Slot:
         outside = 0
         while not self._role.queue.closed:
             try:
-                worker = self.worker = Worker(self._role.toolchain.launch())
+                worker = self.worker = self._role.toolchain.launch().start()
                 if self._role.queue.closed:
                     worker.kill()  # the pool was closed before it could see this worker
                 worker.wait_ready()

@@ -55,6 +55,10 @@ class Launch(msgspec.Struct, frozen=True):
     wrapped: bool = False
     """The process that is started only watches over the worker, which is its descendant (bubblewrap)."""
 
+    def start(self) -> "Worker":
+        """Raises OSError. The worker is not ready yet."""
+        return Worker(self)
+
 
 class Usage(msgspec.Struct, frozen=True):
     """CPU seconds so far of a process with all its threads, and its resident memory in MiB, without the pages of files:
