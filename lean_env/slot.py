@@ -120,7 +120,7 @@ class Slot:
                 task = queue.take(self.number, patience)
                 if task is not None:
                     self._do(task)
-                elif self.worker is None and queue.is_expecting():
+                elif queue.is_expecting() and self.worker is None:
                     self._ready_worker(fresh=False)
                 elif self._held.items and (self._awaited() or self._held.age() >= CANARY_IDLE_SECONDS):
                     self._release()
@@ -279,6 +279,7 @@ class Slot:
             self._pool.count(peak_worker_mb=self.worker.peak_mb)
             self.worker.close()
             self.worker = None
+            self._role.queue.forget(self.number)
         self._tainted = False
 
     def _ready_worker(self, fresh: bool) -> Running | None:
