@@ -16,6 +16,8 @@ LOSSES = 20
 that hits them all is none of these."""
 ANSWERS = 5
 """Fewer answers than that for each loss, and the pool is taken to get nowhere."""
+SECONDS = 7_200.0
+"""How far back losses are looked at: a server may lose a worker now and then, and have little to do."""
 
 
 class Breaker:
@@ -38,7 +40,7 @@ class Breaker:
             self._losses.append((time.monotonic(), self._answers))
             (begin, before), number = self._losses[0], len(self._losses)
             seconds, answers = time.monotonic() - begin, self._answers - before
-            if number < (self._losses.maxlen or 0) or answers >= ANSWERS * number:
+            if number < (self._losses.maxlen or 0) or answers >= ANSWERS * number or seconds > SECONDS:
                 return
         raise WorkerError(
             f"Lean workers were lost {number} times in {seconds:,.0f} s through no fault of the candidates, and "

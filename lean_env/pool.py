@@ -96,7 +96,9 @@ class LeanPool:
         self._stats = PoolStats()
         self._fatal: LeanError | None = None
         checking = Role(toolchain, self._queue, canaries.wrong_canary, self._give)
-        certifying = Role(certifier or toolchain, self._proved, canaries.wrong_certificate, self._give_certified)
+        certifying = Role(
+            certifier or toolchain, self._proved, canaries.wrong_certificate, self._give_certified, certifies=True
+        )
         self._workers = workers
         self._slots = [Slot(self, checking, number) for number in range(workers)]
         self._slots += [Slot(self, certifying, number) for number in range(certifiers(workers))]

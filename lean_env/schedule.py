@@ -188,6 +188,8 @@ class TaskQueue:
         self._sides: dict[int, tuple[bool, float]] = {}
         """Whether a worker last ran files, and since when it has run only such or only others."""
         self._waiting = 0
+        self._roused: set[int] = set()
+        """Woken, and not yet back to take a task."""
         self._closed = False
         self._expecting = False
 
@@ -200,13 +202,13 @@ class TaskQueue:
                 line = self._lines[task.job] = self._all_lines.setdefault(task.job, _Line())
             line.put(task)
             self._waiting += 1
-            self._rouse(1)
+            self._rouse()
 
     def give_back(self, tasks: list[Task]) -> None:
         with self._lock:
             self._returned.extend(tasks)
             self._waiting += len(tasks)
-            self._rouse(len(tasks))
+            self._rouse()
 
     def close(self) -> None:
         with self._lock:
@@ -214,13 +216,13 @@ class TaskQueue:
             self._returned.clear()
             self._lines.clear()
             self._waiting = 0
-            self._rouse(len(self._idle))
+            self._rouse_all()
 
     def expect(self) -> None:
         """Says that there will be tasks, so that a worker may start before the first."""
         with self._lock:
             self._expecting = True
-            self._rouse(1)
+            self._rouse_all()
 
     def is_expecting(self) -> bool:
         """Whether tasks were said to come. True for one asker, who starts a worker."""
@@ -261,13 +263,24 @@ class TaskQueue:
             waits.acquire(timeout=-1 if timeout is None else timeout)
         with self._lock:
             self._idle.pop(worker, None)
+            self._roused.discard(worker)
             task = self._next(worker)
             if task is not None:
                 self._note(worker, task)
+            if self._waiting:
+                self._rouse()
             return task
 
-    def _rouse(self, number: int) -> None:
-        for _ in range(min(number, len(self._idle))):
+    def _rouse(self) -> None:
+        """Wakes a worker, which wakes the next one if there is more to do: of many that wake at once, each would get in
+        the way of the others."""
+        if self._idle and not self._roused:
+            worker, (waits, _) = self._idle.popitem()
+            self._roused.add(worker)
+            waits.release()
+
+    def _rouse_all(self) -> None:
+        while self._idle:
             self._idle.popitem()[1][0].release()
 
     def _note(self, worker: int, task: Task) -> None:
@@ -354,6 +367,7 @@ class Held:
     """Results of a worker since its last right answers to the canaries. They are not given out before the next ones."""
 
     items: list[tuple[Task, Answer]] = field(default_factory=list)
+    jobs: set[Job] = field(default_factory=set)
     since: float = 0.0
     size: int = 0
     """Bytes of exports among them."""
@@ -362,6 +376,7 @@ class Held:
         if not self.items:
             self.since = time.monotonic()
         self.items.append((task, answer))
+        self.jobs.add(task.job)
         self.size += len(answer.export) if isinstance(answer, Exported) else 0
 
     def age(self) -> float:

@@ -89,6 +89,7 @@ class Role(msgspec.Struct, frozen=True):
     queue: TaskQueue
     wrong_canary: Callable[[Running, Task | None], str | None]
     give: Callable[[Task, Answer | WorkerError], None]
+    certifies: bool = False
 
 
 class Slot:
@@ -105,6 +106,9 @@ class Slot:
         self._tainted = False
         self._starts = 0
         self._slow: Hashable = None
+        self._kept = 0
+        """Answers, and Lean's seconds for them, that the pool was not told of yet."""
+        self._seconds = 0.0
 
     def kill(self) -> None:
         worker = self.worker
@@ -134,7 +138,7 @@ class Slot:
 
     def _awaited(self) -> bool:
         """Whether the end of some job waits for a result held here."""
-        return any(task.job.fed is not None for task, _ in self._held.items)
+        return any(job.fed is not None for job in self._held.jobs)
 
     def _do(self, task: Task) -> None:
         """Gets one answer, on as many workers as it takes."""
@@ -169,7 +173,7 @@ class Slot:
                 self._slow = task.key if loss.kind == "timeout" else self._slow
                 final = answer_of_losses(task, losses, vouched, version)
                 if final is not None:
-                    self._role.give(task, final)
+                    self._give((task, final))
                     return
             else:
                 for loss in losses:
@@ -193,14 +197,11 @@ class Slot:
         worker = self.worker
         assert worker is not None
         milliseconds = reply.get("ms", 0.0)
-        seconds = milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
-        if task.kind == "certify":
-            self._pool.count(certifications=1, certify_seconds=seconds)
-        else:
-            self._pool.count(checks=1, lean_seconds=seconds)
+        self._kept += 1
+        self._seconds += milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
         if task.kind == "file":
             self._tainted = True  # it ran unfiltered: no check may follow on this worker
-            self._role.give(task, answer)
+            self._give((task, answer))
             return
         if refused_late(answer):
             self._retire_at_once(task, answer)
@@ -215,6 +216,19 @@ class Slot:
         if old:
             self._discard()
 
+    def _give(self, *results: tuple[Task, Answer | WorkerError]) -> None:
+        """Gives out answers, counted first: who has one can rely on the count."""
+        self._count()
+        self._pool.breaker.answered(len(results))
+        for task, answer in results:
+            self._role.give(task, answer)
+
+    def _count(self, **more: float) -> None:
+        certifies = self._role.certifies
+        kept, seconds = ("certifications", "certify_seconds") if certifies else ("checks", "lean_seconds")
+        self._pool.count(**{kept: self._kept, seconds: self._seconds}, **more)
+        self._kept, self._seconds = 0, 0.0
+
     def _retire_at_once(self, task: Task, answer: Answer) -> None:
         """After a command that should not have run, canaries mean nothing: what is held is checked elsewhere. The
         refusal stands if they came right before it; otherwise it is asked for again, alone."""
@@ -224,7 +238,7 @@ class Slot:
             self._held.add(task, answer)
         self._lose()
         if vouched:
-            self._role.give(task, answer)
+            self._give((task, answer))
 
     def _release(self) -> None:
         """Asks the canaries and gives out what is held, or sees to it that it is checked again."""
@@ -239,11 +253,9 @@ class Slot:
                 return
             wrong = str(loss)
         if wrong is None:
-            self._pool.count(peak_worker_mb=self.worker.peak_mb)
+            self._count(peak_worker_mb=self.worker.peak_mb)
             held, self._held = self._held.items, Held()
-            self._pool.breaker.answered(len(held))
-            for task, answer in held:
-                self._role.give(task, answer)
+            self._give(*held)
             return
         suspects = [task for task, _ in self._held.items]
         self._held = Held()
@@ -251,7 +263,7 @@ class Slot:
         if len(suspects) == 1:
             suspects[0].damages += 1
             if suspects[0].damages >= 2:
-                self._role.give(suspects[0], answer_of_damage(suspects[0], wrong, self._role.toolchain.version))
+                self._give((suspects[0], answer_of_damage(suspects[0], wrong, self._role.toolchain.version)))
                 return
         for task in suspects:
             task.suspect = True
@@ -264,7 +276,7 @@ class Slot:
         for task in again:
             task.returned += 1
         self._held = Held()
-        self._pool.count(lost=1)
+        self._count(lost=1)
         self._discard()
         if again:
             self._role.queue.give_back(again)
@@ -276,7 +288,7 @@ class Slot:
 
     def _discard(self) -> None:
         if self.worker is not None:
-            self._pool.count(peak_worker_mb=self.worker.peak_mb)
+            self._count(peak_worker_mb=self.worker.peak_mb)
             self.worker.close()
             self.worker = None
             self._role.queue.forget(self.number)
