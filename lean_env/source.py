@@ -11,7 +11,7 @@ declare one that contains ``--`` or a quote; texts that cannot be lexed with cer
 import functools
 import re
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from lean_env.errors import StatementError
@@ -153,13 +153,15 @@ def states_target(proof: str, target: str) -> bool:
                 stated = name.text.removeprefix("_root_.")
                 if stated == target or target.endswith("." + stated):
                     return True
-    return _begins_with_command(list(islice(_meaningful(proof), 2)))
+    return _begins_with_command(_meaningful(proof))
 
 
-def _begins_with_command(code: list[Token]) -> bool:
-    if not code:
-        return False
-    return code[0].text in _COMMAND_WORDS or (code[0].text == "@" and len(code) > 1 and code[1].text == "[")
+def _begins_with_command(code: Iterator[Token]) -> bool:
+    first = next(code, None)
+    if first is None or first.text != "@":
+        return first is not None and first.text in _COMMAND_WORDS
+    second = next(code, None)
+    return second is not None and second.text == "["
 
 
 def candidate_text(formal_statement: str, proof: str, header: str = "") -> str:
@@ -276,8 +278,7 @@ def normalise_proof(text: str) -> str:
         return _render(items)
     if items[0].text == "by" and items[1].line > items[0].line:
         return "by\n" + _render(_least_columns(items[1:], 2))
-    code = [Token("symbol", item.text, 0) for item in items[:2]]
-    if _begins_with_command(code):
+    if _begins_with_command(Token("symbol", item.text, 0) for item in items[:2]):
         return _render(_least_columns(items, 0))
     if items[0].line > 0:
         return "\n" + _render(_least_columns(items, 2))
