@@ -89,7 +89,8 @@ class _Turn:
 class _Line:
     """The tasks of one job in waiting, by key. A key is free while no worker is at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, header_seconds: float) -> None:
+        self._header_seconds = header_seconds
         self.groups: OrderedDict[Hashable, deque[Task]] = OrderedDict()
         self._free: OrderedDict[Hashable, tuple[str, float]] = OrderedDict()
         """In the order in which their turn comes: the header, and since when."""
@@ -129,12 +130,12 @@ class _Line:
 
     def choose(self, known: Collection[str], loaded: Counter[str]) -> Hashable:
         """The key for a worker that has ``known`` headers at hand, the last used last; ``loaded`` says how many workers
-        have a header. Other headers wait ``HEADER_SECONDS`` at most for a worker that has them. A worker that has none
+        have a header. Other headers wait ``header_seconds`` at most for a worker that has them. A worker that has none
         takes one that no other has."""
         if not self._free:
             return next(iter(self.groups))
         first, (header, since) = next(iter(self._free.items()))
-        if header in known or (known and time.monotonic() - since > HEADER_SECONDS):
+        if header in known or (known and time.monotonic() - since > self._header_seconds):
             return first
         for near in reversed(list(known)):
             if keys := self._by_header.get(near):
@@ -171,8 +172,11 @@ class TaskQueue:
     ``dropped`` is told of tasks that nobody waits for any more.
     """
 
-    def __init__(self, dropped: "Callable[[Task], None] | None" = None) -> None:
+    def __init__(
+        self, dropped: "Callable[[Task], None] | None" = None, *, header_seconds: float = HEADER_SECONDS
+    ) -> None:
         self._dropped = dropped
+        self._header_seconds = header_seconds
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, tuple[threading.Lock, bool]] = OrderedDict()
         """Who waits for a task, the last one last: each with a lock that it tries to take again, and whether it does so
@@ -199,7 +203,7 @@ class TaskQueue:
                 return
             line = self._lines.get(task.job)
             if line is None:
-                line = self._lines[task.job] = self._all_lines.setdefault(task.job, _Line())
+                line = self._lines[task.job] = self._all_lines.setdefault(task.job, _Line(self._header_seconds))
             line.put(task)
             self._waiting += 1
             self._rouse()
