@@ -27,6 +27,8 @@ RETIRE_CHECKS = 5_000
 RETIRE_SHARE = 0.85
 """A worker is replaced when its resident memory passes this share of the limit, rather than fail a candidate for what
 others left."""
+SHORT_LIFE = 10
+"""A worker that is replaced after so few answers, those to canaries included, has not grown old."""
 STARTS = 3
 """How often in a row a worker may fail to start."""
 _UNLIKE = ("died", "protocol", "stalled")
@@ -106,6 +108,8 @@ class Slot:
         self._tainted = False
         self._starts = 0
         self._slow: Hashable = None
+        self._short_lived = False
+        """Whether the last worker was replaced, for its memory, after a few answers."""
         self._kept = 0
         """Answers, and Lean's seconds for them, that the pool was not told of yet."""
         self._seconds = 0.0
@@ -152,10 +156,10 @@ class Slot:
             if worker is None:
                 return
             vouched = not self._held.items
-            if worker.asked == self._clean and (too_small := self._too_small(worker, task)):
-                self._role.give(task, too_small)
-                return
             try:
+                if worker.asked == self._clean and (too_small := self._too_small(worker, task)):
+                    self._role.give(task, too_small)
+                    return
                 reply = worker.ask(task.message, task.limits, task.reply_bytes)
                 answer = answer_of(task, reply, version)
             except WorkerLost as loss:
@@ -183,7 +187,15 @@ class Slot:
                 return
 
     def _too_small(self, worker: Running, task: Task) -> CheckLostError | None:
-        """What to say where a worker that has done nothing yet is over the limit, or would be retired at once."""
+        """What to say where a worker that has checked nothing yet is over the limit, or would be replaced at once.
+
+        Where the last one was replaced after a few answers, the header and the statement are looked at with a sorry
+        first: what they take is no candidate's doing, and every check would cost a worker. Raises WorkerLost.
+        """
+        if self._short_lived and task.kind in ("check", "certify"):
+            self._short_lived = False
+            if wrong := self._role.wrong_canary(worker, task):
+                raise WorkerLost("killed", f"a fresh Lean worker gives wrong answers: {wrong}")
         memory = worker.usage().memory_mb
         if memory <= RETIRE_SHARE * task.limits.memory_mb:
             return None
@@ -214,6 +226,7 @@ class Slot:
         if old or now or full or self._held.age() >= CANARY_SECONDS:
             self._release()
         if old:
+            self._short_lived = worker.asked - self._clean <= SHORT_LIFE
             self._discard()
 
     def _give(self, *results: tuple[Task, Answer | WorkerError]) -> None:

@@ -67,3 +67,36 @@ def test_a_memory_limit_below_what_lean_itself_takes_is_an_error_not_a_verdict()
         with pytest.raises(CheckLostError, match="r0: the memory limit of 2 MiB is too small: a Lean worker that has"):
             list(pool.check([request(0, "wrong", limits=limits)]))
         assert len(list(pool.check([request(1, "wrong")]))) == 1, "others are not concerned"
+
+
+HOARDS = """        checks += 1
+        if request["header"] == "open Big" or "hoard" in request.get("candidate", ""):
+            hoard = bytearray(b"x") * (120 << 20)
+"""
+
+
+def hoarding(tmp_path: Path) -> Scripted:
+    script = tmp_path / "hoarding.py"
+    text = SCRIPT.read_text()
+    place = '        if request["target"] == "prover_canary" or "by sorry"'
+    assert text.count(place) == 1
+    script.write_text(text.replace(place, HOARDS + place))
+    return Scripted(str(script))
+
+
+def test_a_header_that_leaves_no_memory_for_checks_is_an_error(tmp_path: Path) -> None:
+    """Each check would cost the start of a worker, for hours."""
+    lean, limits = hoarding(tmp_path), Limits(memory_mb=130)
+    with (
+        LeanPool(lean, 1) as pool,
+        pytest.raises(CheckLostError, match="the memory limit of 130 MiB is too small: a Lean worker that has checked"),
+    ):
+        list(pool.check([request(n, "wrong", "open Big", limits) for n in range(50)], certify=False))
+    assert lean.launched == 2
+
+
+def test_candidates_that_take_nearly_all_memory_cost_a_worker_each_and_no_more(tmp_path: Path) -> None:
+    lean, limits = hoarding(tmp_path), Limits(memory_mb=130)
+    with LeanPool(lean, 1) as pool:
+        results = list(pool.check([request(n, "wrong hoard", limits=limits) for n in range(5)], certify=False))
+    assert {getattr(r, "status", None) for r in results} == {"failed"} and lean.launched == 5
