@@ -128,8 +128,14 @@ def test_a_worker_on_which_a_constant_held_syntax_is_retired_at_once() -> None:
     """Guard.lean says only in words that the refused command had run: this is what notices if it says them
     differently."""
     with LeanPool(find(), 1) as pool:
-        verdict = ask(pool, "theorem foo : True", "def bad := Lean.mkNullNode #[]\ntheorem foo : True := trivial")
-        assert verdict.status == "forbidden_syntax" and verdict.reason.endswith(HOLDS_SYNTAX)
+        text = "def bad := Lean.mkNullNode #[]\ntheorem foo : True := trivial"
+        # Only audited: a worker that certifies would run beside.
+        (verdict,) = pool.check([CheckRequest("one", "", "theorem foo : True", text)], certify=False)
+        assert (
+            isinstance(verdict, Verdict)
+            and verdict.status == "forbidden_syntax"
+            and verdict.reason.endswith(HOLDS_SYNTAX)
+        )
         assert pool.worker_pids() == [] and pool.stats.lost == 1
 
 
