@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,8 @@ def test_threads_get_every_task_once(workers: int) -> None:
     for thread in threads:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads) and set(taken.values()) == {1}
+
+
+def test_as_many_headers_are_at_hand_as_lean_keeps() -> None:
+    source = (Path(__file__).parents[3] / "lean_env" / "Session.lean").read_text(encoding="utf-8")
+    assert f"def maxHeaders : Nat := {HEADERS}\n" in source
