@@ -10,14 +10,13 @@ from prover import __version__, stage_commands
 from prover.options import (
     Cache,
     Commands,
-    CpuSeconds,
-    Heartbeats,
-    MemoryMb,
+    Config,
     Project,
     RequireSandbox,
+    Set,
     Workers,
-    lean_config,
     problems_config,
+    stage_config,
 )
 
 app = typer.Typer(
@@ -94,12 +93,11 @@ def check(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the verdicts go, one JSON line each.")] = None,
     workers: Workers = None,
-    heartbeats: Heartbeats = None,
-    cpu_seconds: CpuSeconds = None,
-    memory_mb: MemoryMb = None,
     lean_project: Project = None,
     cache: Cache = None,
     require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
 ) -> None:
     """Check proofs with Lean: a JSONL file of candidates, or Lean files. Exit code 1: a Lean file has errors."""
     if bool(files) == bool(jsonl) or (jsonl is None) != (out is None):
@@ -110,7 +108,7 @@ def check(
     from prover.console import open_progress
     from prover.lean import open_lean
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     if jsonl is None:
         if not check_files(files or [], workers=lean.workers, limits=lean.limits(), toolchain=toolchain):
@@ -137,18 +135,17 @@ def serve_lean(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
     workers: Workers = None,
-    heartbeats: Heartbeats = None,
-    cpu_seconds: CpuSeconds = None,
-    memory_mb: MemoryMb = None,
     lean_project: Project = None,
     cache: Cache = None,
     require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
 ) -> None:
     """Serve the Lean pool over HTTP: /check, Kimina's /verify, /health, /metrics. The limits are the most that a
     request may ask for."""
     from prover.serving import serve_lean
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
     serve_lean(
         host,
         port,
@@ -199,7 +196,7 @@ def problems(
         limit=limit,
         premises=premises,
     )
-    lean = lean_config(workers, project=lean_project)
+    lean = stage_config(None, None, workers=workers, project=lean_project).lean
     with open_progress() as progress:
         counts = run_problems(
             config, out, elaborates=elaborates, lean=lean, require_sandbox=require_sandbox, progress=progress
@@ -214,6 +211,7 @@ def iterate(
     run_dir: Annotated[
         Path | None, typer.Option(show_default="runs/<name of CONFIG>", help="Where everything of the run is kept.")
     ] = None,
+    assignments: Set = None,
     clean: Annotated[bool, typer.Option("--clean", help="Delete what the run directory holds and start over.")] = False,
     cache: Annotated[
         Path | None,
@@ -226,12 +224,12 @@ def iterate(
     require_sandbox: RequireSandbox = False,
 ) -> None:
     """Train by expert iteration. Run the same command again after a stop: it goes on where it was."""
-    from prover.config import load_config
+    from prover.config_file import load_config, parse_override
     from prover.console import open_progress
     from prover.pipeline import iterate
     from prover.report import print_rounds
 
-    loaded = load_config(config)
+    loaded = load_config(config, [parse_override(text) for text in assignments or ()])
     folder = run_dir or Path("runs") / config.stem
     with open_progress() as progress:
         iterate(loaded, folder, clean=clean, require_sandbox=require_sandbox, cache=cache, progress=progress)

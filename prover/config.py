@@ -1,11 +1,10 @@
-"""Every configuration model: TOML in, resolved JSON out. Unknown keys fail with the nearest known one.
+"""Every configuration model. :mod:`prover.config_file` reads them from TOML.
 
 Each field says its unit. What decides content (everything but placement) is part of the fingerprints of the stages
 that read it; placement fields are named in :data:`PLACEMENT`.
 """
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,14 +14,12 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from lean_env.protocol import Limits
-from prover.config_faults import DEFAULT_TAG, explain
-from prover.errors import ArtifactError, ConfigError
+from prover.config_faults import DEFAULT_TAG
 
 PLACEMENT = frozenset({"workers", "device", "path", "project"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
@@ -266,29 +263,17 @@ class EvaluateConfig(Section):
         return self
 
 
-class IterateConfig(Section):
-    """What ``prover iterate`` reads."""
+class StageConfig(Section):
+    """What single stages read: the sections that are not about problems, models or rounds."""
 
     seed: int = 0
     """Decides everything that is drawn at random."""
-    rounds: int = Field(default=3, ge=0)
-    """Rounds of expert iteration after the cold start."""
     prompt: Literal["plain", "chat"] = "chat"
     """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models."""
-    train: ProblemsConfig
-    """The problems that are sampled and learned from."""
-    evaluate_on: dict[str, ProblemsConfig] = {}
-    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
-    model: ModelConfig
-    """The starting model."""
     engine: EngineConfig = TransformersEngine()
     """What generates completions."""
     lean: LeanChoice = EmbeddedLean()
     """Which Lean checks them, and its limits."""
-    cold: ColdConfig | None = None
-    """Round 0; None starts from the model as it is."""
-    cold_sft: SftConfig | None = None
-    """Training of round 0; None takes ``sft``."""
     sampling: SamplingConfig = SamplingConfig()
     """How training attempts are drawn."""
     correct: CorrectConfig = CorrectConfig()
@@ -297,10 +282,34 @@ class IterateConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
-    average: AverageConfig | None = None
-    """None uses the last checkpoint as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation after each round."""
+
+    def evaluation_sampling(self, n: int | None = None) -> SamplingConfig:
+        """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
+        drawn = self.evaluate
+        return SamplingConfig(
+            n=n or drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=self.sampling.max_tokens
+        )
+
+
+class IterateConfig(StageConfig):
+    """What ``prover iterate`` reads."""
+
+    rounds: int = Field(default=3, ge=0)
+    """Rounds of expert iteration after the cold start."""
+    train: ProblemsConfig
+    """The problems that are sampled and learned from."""
+    evaluate_on: dict[str, ProblemsConfig] = {}
+    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
+    model: ModelConfig
+    """The starting model."""
+    cold: ColdConfig | None = None
+    """Round 0; None starts from the model as it is."""
+    cold_sft: SftConfig | None = None
+    """Training of round 0; None takes ``sft``."""
+    average: AverageConfig | None = None
+    """None uses the last checkpoint as it is."""
 
     @field_validator("evaluate_on")
     @classmethod
@@ -310,57 +319,3 @@ class IterateConfig(Section):
             if name == "train" or not re.fullmatch(r"[\w-]+", name):
                 raise ValueError(f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train'")
         return sets
-
-
-def load_config(path: Path) -> IterateConfig:
-    """Read a TOML configuration. Relative paths in it are taken from the file's own folder.
-
-    Raises ConfigError with one line that names file, key and what to do.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a TOML configuration"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
-    try:
-        config = IterateConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, data, IterateConfig)}") from error
-    return _rebase(config, path.parent)
-
-
-def open_run(run: Path) -> IterateConfig:
-    """The configuration of a run. Raises ArtifactError where ``run`` is no run directory."""
-    file = run / "config.json"
-    try:
-        return IterateConfig.model_validate_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{run}: is no run directory (no config.json); give the --run-dir of an iterate") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise ArtifactError(
-            f"{file}: {where}: {first['msg']}; another version of prover wrote it, or it is damaged: use another run "
-            "directory, or --clean to start over"
-        ) from error
-
-
-def _rebase(config: Section, folder: Path) -> Any:
-    """Make relative paths absolute, from the configuration's folder."""
-    changes: dict[str, Any] = {}
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, Path):
-            changes[name] = (folder / value.expanduser()).resolve()
-        elif isinstance(value, Section):
-            changes[name] = _rebase(value, folder)
-        elif isinstance(value, dict):
-            changes[name] = {k: _rebase(v, folder) if isinstance(v, Section) else v for k, v in value.items()}  # type: ignore[reportUnknownVariableType]
-    return config.model_copy(update=changes)

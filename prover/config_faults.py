@@ -30,6 +30,13 @@ def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
     return text + (f" (and {more} more)" if more else "")
 
 
+def keys_of(annotation: Any, tag: Any) -> frozenset[str]:
+    """Keys of the section that ``tag`` chooses among those of ``annotation``."""
+    return frozenset(
+        name for section in _sections(annotation) if tag in _tags(section) for name in section.model_fields
+    )
+
+
 def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
     """Pydantic puts the chosen member of a union into the location; it is no key of the file."""
     here = data

@@ -1,9 +1,9 @@
-"""What the commands share: option types, the sections made from them, and how errors leave the program."""
+"""What the commands share: option types, the configuration made from them, and how errors leave the program."""
 
 import errno
 import os
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,15 +14,10 @@ from lean_env.errors import LeanError
 from prover.errors import ProverError
 
 if TYPE_CHECKING:
-    from prover.config import EngineConfig, LeanConfig, ProblemsConfig, SamplingConfig, Section
+    from prover.config import ProblemsConfig, Section, StageConfig
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
-
-
-class Style(StrEnum):
-    plain = "plain"
-    chat = "chat"
 
 
 class Commands(TyperGroup):
@@ -50,24 +45,33 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from error
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        show_default=False,
+        help="TOML configuration, that of an iterate or part of one; sections that it does not read may stay.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Set one key of the configuration, such as sampling.temperature=0.7; repeat it for several.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
         min=1,
         show_default="2",
-        help="Lean processes that check, each about 1.3 GB and a core; for every four begun another one certifies.",
+        help="lean.workers: processes that check, each about 1.3 GB and a core; for every four another one certifies.",
     ),
-]
-Heartbeats = Annotated[
-    int | None, typer.Option(min=1, show_default="200000", help="Lean's maxHeartbeats for each command of a check.")
-]
-CpuSeconds = Annotated[
-    float | None, typer.Option(min=0.1, show_default="20.0", help="CPU seconds of one check; beyond: timeout.")
-]
-MemoryMb = Annotated[
-    int | None,
-    typer.Option(min=1_500, show_default="2600", help="MiB of one Lean process (a project's: 6000); beyond: memory."),
 ]
 Project = Annotated[
     Path | None,
@@ -80,7 +84,6 @@ Project = Annotated[
 RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
 ]
-
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -89,57 +92,27 @@ Cache = Annotated[
         help="Take verdicts from this file and keep them there; runs may share it, and are trusted alike.",
     ),
 ]
-
-Prompt = Annotated[
-    Style, typer.Option("--prompt", help="plain: statement and lemma names, for small models; chat: instructions.")
-]
-Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
 Clean = Annotated[bool, typer.Option("--clean", help="Start over instead of going on or refusing another recipe.")]
-Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
-Temperature = Annotated[
-    float | None, typer.Option(min=0, show_default="1.0", help="Sampling temperature; 0 is greedy.")
-]
-TopP = Annotated[
-    float | None, typer.Option(min=1e-6, max=1, show_default="1.0", help="Keep the likeliest tokens of this mass.")
-]
-MaxTokens = Annotated[int | None, typer.Option(min=1, show_default="48", help="New tokens for each completion.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, show_default="256", help="Completions generated together.")]
-Device = Annotated[str | None, typer.Option(show_default="auto", help="auto, cpu or cuda.")]
-Script = Annotated[
-    Path | None, typer.Option(help="Take completions from this JSONL file instead of the model (a replay).")
-]
 
 
-def lean_config(
-    workers: int | None,
-    heartbeats: int | None = None,
-    cpu_seconds: float | None = None,
-    memory_mb: int | None = None,
+def stage_config(
+    config: Path | None,
+    assignments: Sequence[str] | None,
+    *,
+    workers: int | None = None,
     project: Path | None = None,
-) -> "LeanConfig":
-    """The embedded Lean, or the native one of a project."""
-    from prover.config import EmbeddedLean, NativeLean
+    **options: object,
+) -> "StageConfig":
+    """The sections of ``config``, with the options set in them: ``--set`` as it was written, others by dotted key with
+    ``__`` for the dot."""
+    from prover.config_file import load_stage_config, parse_override
 
-    limits = {"workers": workers, "heartbeats": heartbeats, "cpu_seconds": cpu_seconds, "memory_mb": memory_mb}
+    named: dict[str, object] = {"lean.workers": workers}
     if project is not None:
-        return given(NativeLean, type="native", project=project, **limits)
-    return given(EmbeddedLean, **limits)
-
-
-def sampling_config(
-    n: int | None, temperature: float | None, top_p: float | None, max_tokens: int | None
-) -> "SamplingConfig":
-    from prover.config import SamplingConfig
-
-    return given(SamplingConfig, n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-
-
-def engine_config(script: Path | None, batch_size: int | None, device: str | None) -> "EngineConfig":
-    from prover.config import ScriptedEngine, TransformersEngine
-
-    if script is not None:
-        return ScriptedEngine(type="scripted", path=script)
-    return given(TransformersEngine, batch_size=batch_size, device=device)
+        named = {"lean.type": "native", "lean.project": project, **named}
+    named |= {key.replace("__", "."): value for key, value in options.items()}
+    given = [(key, value) for key, value in named.items() if value is not None]
+    return load_stage_config(config, [*(parse_override(text) for text in assignments or ()), *given])
 
 
 def problems_config(source: str, **values: Any) -> "ProblemsConfig":

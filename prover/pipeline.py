@@ -12,16 +12,8 @@ from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
-from prover.config import (
-    PLACEMENT,
-    ColdTactics,
-    InitModel,
-    IterateConfig,
-    ProblemsConfig,
-    SamplingConfig,
-    Section,
-    open_run,
-)
+from prover.config import PLACEMENT, ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section
+from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
 from prover.lean import limits_in_force, open_lean
@@ -361,10 +353,6 @@ class Loop:
         seen: list[Judged],
     ) -> Artifact:
         """Sample ``n`` attempts a problem, verify beside it, score; ``seen`` gains what was judged."""
-        config = self.config.evaluate
-        drawn = SamplingConfig(
-            n=n, temperature=config.temperature, top_p=config.top_p, max_tokens=self.config.sampling.max_tokens
-        )
         name = f"{series} {out.name}"
         judged = overlapped(
             lambda on_shard: sample.run(
@@ -373,7 +361,7 @@ class Loop:
                 model=model,
                 lease=self.lease,
                 prompt=self.config.prompt,
-                sampling=drawn,
+                sampling=self.config.evaluation_sampling(n),
                 series=series,
                 round=number,
                 seed=self.config.seed,
@@ -383,6 +371,6 @@ class Loop:
             lambda attempts, ready: self.verify(out / layout.VERDICTS, name, problems, attempts, seen, ready),
             self.pool.close,
         )
-        ks = sorted({k for k in (*config.k, n) if k <= n})
+        ks = sorted({k for k in (*self.config.evaluate.k, n) if k <= n})
         seen.append(judged)
         return evaluate.run(out / layout.SCORES, problems=problems, judged=judged, ks=ks, baseline=baseline)

@@ -6,28 +6,15 @@ from typing import Annotated
 import typer
 
 from prover.options import (
-    Attempts,
-    BatchSize,
     Cache,
     Clean,
-    CpuSeconds,
-    Device,
-    Heartbeats,
-    MaxTokens,
-    MemoryMb,
+    Config,
     Project,
-    Prompt,
     RequireSandbox,
-    Script,
-    Seed,
-    Style,
-    Temperature,
-    TopP,
+    Set,
     Workers,
-    engine_config,
     given,
-    lean_config,
-    sampling_config,
+    stage_config,
 )
 
 app = typer.Typer()
@@ -41,6 +28,7 @@ Out = Annotated[Path, typer.Option(help="Folder that the stage writes; run the c
 ModelDir = Annotated[
     Path, typer.Option("--model", help="Hugging Face model directory with tokenizer and chat template.")
 ]
+Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
 Series = Annotated[str, typer.Option(help="Names the attempts; part of their ids and seeds.")]
 
 
@@ -54,18 +42,19 @@ def init_model(
     hidden_size: Annotated[int | None, typer.Option(min=32, show_default="192", help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, show_default="4", help="Transformer layers.")] = None,
     context: Annotated[int | None, typer.Option(min=64, show_default="512", help="Longest sequence, tokens.")] = None,
-    prompt: Prompt = Style.plain,
-    seed: Seed = 0,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Make a small Llama from scratch, its tokenizer trained on the problems' text."""
     from prover import single
     from prover.config import InitModel
 
-    config = given(
+    shape = given(
         InitModel, type="init", vocab_size=vocab_size, hidden_size=hidden_size, layers=layers, context=context
     )
-    model = single.initialise(out, problems, config=config, prompt=prompt.value, seed=seed, clean=clean)
+    loaded = stage_config(config, assignments)
+    model = single.initialise(out, problems, config=shape, prompt=loaded.prompt, seed=loaded.seed, clean=clean)
     typer.echo(f"model: {model.path}")
 
 
@@ -75,31 +64,26 @@ def sample(
     model: ModelDir,
     out: Out,
     n: Attempts = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    max_tokens: MaxTokens = None,
-    prompt: Prompt = Style.chat,
     series: Series = "s",
-    seed: Seed = 0,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    script: Script = None,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Sample whole proofs from a model."""
     from prover import single
     from prover.console import open_progress
 
+    loaded = stage_config(config, assignments, sampling__n=n)
     with open_progress() as progress:
         attempts = single.sampled(
             out,
             problems,
             model,
-            sampling=sampling_config(n, temperature, top_p, max_tokens),
-            engine=engine_config(script, batch_size, device),
-            prompt=prompt.value,
+            sampling=loaded.sampling,
+            engine=loaded.engine,
+            prompt=loaded.prompt,
             series=series,
-            seed=seed,
+            seed=loaded.seed,
             clean=clean,
             progress=progress,
         )
@@ -111,24 +95,23 @@ def verify(
     attempts: Annotated[Path, typer.Argument(help="Folder of attempts.")],
     problems: ProblemsOption,
     out: Out,
-    workers: Workers = None,
-    heartbeats: Heartbeats = None,
-    cpu_seconds: CpuSeconds = None,
-    memory_mb: MemoryMb = None,
     certify: Annotated[
         bool,
         typer.Option("--certify/--no-certify", help="Whether proofs are put to a second Lean at once."),
     ] = True,
+    workers: Workers = None,
     lean_project: Project = None,
     cache: Cache = None,
     require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Let Lean judge attempts."""
     from prover import single
     from prover.console import open_progress
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
     with open_progress() as progress:
         verdicts = single.verified(
             out,
@@ -151,19 +134,18 @@ def certify(
     problems: ProblemsOption,
     out: Out,
     workers: Workers = None,
-    heartbeats: Heartbeats = None,
-    cpu_seconds: CpuSeconds = None,
-    memory_mb: MemoryMb = None,
     lean_project: Project = None,
     cache: Cache = None,
     require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Put proofs that are only audited to a second Lean, which never sees their text."""
     from prover import single
     from prover.console import open_progress
 
-    lean = lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project)
+    lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
     with open_progress() as progress:
         raised = single.certified(
             out,
@@ -187,25 +169,16 @@ def correct(
     model: ModelDir,
     out: Out,
     turn: Annotated[int, typer.Option(min=1, help="Which turn of correction this is.")] = 1,
-    per_problem: Annotated[
-        int | None, typer.Option(min=1, show_default="4", help="Failed attempts of a problem that are corrected.")
-    ] = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    max_tokens: MaxTokens = None,
-    prompt: Prompt = Style.chat,
     series: Series = "s",
-    seed: Seed = 0,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    script: Script = None,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Ask the model again about failed attempts, with Lean's messages in place."""
     from prover import single
-    from prover.config import CorrectConfig
     from prover.console import open_progress
 
+    loaded = stage_config(config, assignments, sampling__n=1)
     with open_progress() as progress:
         corrections = single.corrected(
             out,
@@ -213,13 +186,13 @@ def correct(
             attempts,
             verdicts,
             model,
-            sampling=sampling_config(1, temperature, top_p, max_tokens),
-            config=given(CorrectConfig, per_problem=per_problem),
-            engine=engine_config(script, batch_size, device),
-            prompt=prompt.value,
+            sampling=loaded.sampling,
+            config=loaded.correct,
+            engine=loaded.engine,
+            prompt=loaded.prompt,
             series=series,
             turn=turn,
-            seed=seed,
+            seed=loaded.seed,
             clean=clean,
             progress=progress,
         )
@@ -232,30 +205,23 @@ def select(
     attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
     verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
     out: Out,
-    per_problem: Annotated[
-        int | None, typer.Option(min=1, show_default="4", help="Distinct proofs kept of one problem.")
-    ] = None,
-    rarity: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, show_default="0.0", help="An answer given for m problems weighs m^-rarity."),
-    ] = None,
-    prompt: Prompt = Style.chat,
-    seed: Seed = 0,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Choose training examples: proved, distinct, a few for each problem."""
     if len(attempts) != len(verdicts):
         raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
     from prover import single
-    from prover.config import SelectConfig
 
+    loaded = stage_config(config, assignments)
     examples = single.selected(
         out,
         problems,
         list(zip(attempts, verdicts, strict=True)),
-        config=given(SelectConfig, per_problem=per_problem, rarity=rarity),
-        prompt=prompt.value,
-        seed=seed,
+        config=loaded.select,
+        prompt=loaded.prompt,
+        seed=loaded.seed,
         clean=clean,
     )
     _say("examples", examples.path)
@@ -266,39 +232,17 @@ def sft(
     examples: Annotated[Path, typer.Argument(help="Folder of training examples, as `prover select` writes it.")],
     model: ModelDir,
     out: Out,
-    steps: Annotated[int | None, typer.Option(min=1, show_default="150", help="Optimizer steps.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(show_default="0.001", help="Peak learning rate (AdamW).")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=64, show_default="4096", help="Tokens of one step, padding included.")
-    ] = None,
-    warmup_steps: Annotated[int | None, typer.Option(min=0, show_default="20", help="Steps of rising rate.")] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(min=0, show_default="0.05", help="AdamW's weight decay.")
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, show_default="100", help="Steps between resumable checkpoints.")
-    ] = None,
-    seed: Seed = 0,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Fine-tune a model; the loss covers the answers only."""
     from prover import single
-    from prover.config import SftConfig
     from prover.console import open_progress
 
-    config = given(
-        SftConfig,
-        steps=steps,
-        learning_rate=learning_rate,
-        batch_tokens=batch_tokens,
-        warmup_steps=warmup_steps,
-        weight_decay=weight_decay,
-        checkpoint_every=checkpoint_every,
-    )
+    loaded = stage_config(config, assignments)
     with open_progress() as progress:
-        tuned = single.tuned(out, examples, model, config=config, seed=seed, clean=clean, progress=progress)
+        tuned = single.tuned(out, examples, model, config=loaded.sft, seed=loaded.seed, clean=clean, progress=progress)
     typer.echo(f"model: {tuned.path}")
 
 
@@ -331,49 +275,40 @@ def evaluate(
     ] = False,
     n: Attempts = None,
     k: Annotated[
-        list[int] | None, typer.Option("-k", min=1, show_default="1 8", help="k of pass@k; repeat it.")
+        list[int] | None, typer.Option("-k", min=1, show_default="1 8", help="evaluate.k: k of pass@k; repeat it.")
     ] = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    max_tokens: MaxTokens = None,
-    prompt: Prompt = Style.chat,
-    seed: Seed = 0,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    script: Script = None,
     workers: Workers = None,
-    heartbeats: Heartbeats = None,
-    cpu_seconds: CpuSeconds = None,
-    memory_mb: MemoryMb = None,
     lean_project: Project = None,
     cache: Cache = None,
     require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Measure pass@k of a model, or of the fixed tactic list, with 95 % intervals."""
     if portfolio == (model is not None):
         raise typer.BadParameter("give --model DIR, or --portfolio, and not both")
-    sampling = sampling_config(n, temperature, top_p, max_tokens)
-    ks = sorted(set(k or [1, 8]))
-    if ks[-1] > sampling.n and not portfolio:
-        raise typer.BadParameter(f"-k {ks[-1]} needs at least as many attempts: -n {ks[-1]}")
     from prover import single
     from prover.console import open_progress
     from prover.report import print_scores
 
+    enough = max(k) if portfolio and k else None  # the list is as long as it is; n means nothing to it
+    loaded = stage_config(
+        config, assignments, workers=workers, project=lean_project, evaluate__n=n or enough, evaluate__k=k or None
+    )
     with open_progress() as progress:
         scores = single.evaluated(
             out,
             problems,
             model,
-            ks=ks,
-            sampling=sampling,
-            lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project),
+            ks=sorted(set(loaded.evaluate.k)),
+            sampling=loaded.evaluation_sampling(),
+            lean=loaded.lean,
             cache=cache,
             require_sandbox=require_sandbox,
-            engine=engine_config(script, batch_size, device),
-            prompt=prompt.value,
-            seed=seed,
+            engine=loaded.engine,
+            prompt=loaded.prompt,
+            seed=loaded.seed,
             clean=clean,
             progress=progress,
         )

@@ -14,8 +14,11 @@ INTRODUCTION = """# Configuration
 `prover iterate CONFIG.toml` reads one TOML file. Paths in it are relative to the file. Unknown keys are refused with
 the nearest known one. Keys that say where things lie or how wide work runs (`workers`, `device`, `path`, `project`) may
 change between two calls on one run directory, and so may `rounds` and `evaluate_on`, which only add to it; any other
-change is refused, with the keys named. Where verdicts are kept from one run to the next is no key but an option,
-`--cache`. This page is written by `scripts/config_docs.py` from `prover/config.py`.
+change is refused, with the keys named. `--set KEY=VALUE` sets one key from the command line.
+Where verdicts are kept from one run to the next is no key but an option, `--cache`.
+
+The commands of single stages take the same files (`--config`) and read `seed`, `prompt`, `engine`, `lean`, `sampling`,
+`correct`, `select`, `sft` and `evaluate` from them. `scripts/config_docs.py` writes this page from `prover/config.py`.
 """
 
 

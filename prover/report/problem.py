@@ -15,7 +15,8 @@ from rich.text import Text
 from lean_env.source import candidate_text, normalise_proof
 from prover import layout
 from prover.artifacts import open_artifact
-from prover.config import IterateConfig, open_run
+from prover.config import IterateConfig
+from prover.config_file import open_run
 from prover.errors import InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, Message, Problem, Verdict

@@ -7,7 +7,8 @@ import msgspec
 
 from prover import layout
 from prover.artifacts import Manifest, read_manifest
-from prover.config import IterateConfig, open_run
+from prover.config import IterateConfig
+from prover.config_file import open_run
 
 _PASS = re.compile(r"(beyond_)?pass@(\d+|all)")
 

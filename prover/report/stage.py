@@ -15,7 +15,7 @@ from rich.text import Text
 
 from prover import layout
 from prover.artifacts import read_manifest
-from prover.config import open_run
+from prover.config_file import open_run
 from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, Problem, TrainingExample, Verdict

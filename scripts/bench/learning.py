@@ -24,8 +24,8 @@ from prover.config import (
     JsonlProblems,
     MiniF2FProblems,
     SamplingConfig,
-    load_config,
 )
+from prover.config_file import load_config
 from prover.console import open_progress
 from prover.engines.lease import EngineLease
 from prover.lean import open_lean

@@ -14,7 +14,8 @@ from pathlib import Path
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Verdict
 from prover.binders import data_variables, hypotheses, parse_statement
-from prover.config import CoreProblems, load_config
+from prover.config import CoreProblems
+from prover.config_file import load_config
 from prover.console import open_progress
 from prover.lean import open_lean
 from prover.pointers import expand_pointers

@@ -15,7 +15,7 @@ import pytest
 
 from prover import layout
 from prover.artifacts import open_artifact, read_manifest
-from prover.config import load_config, open_run
+from prover.config_file import load_config, open_run
 from prover.pipeline import iterate
 from prover.records import Attempt, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore

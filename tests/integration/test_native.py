@@ -18,7 +18,8 @@ from lean_env import toolchain as embedded
 from lean_env.errors import ToolchainError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, StatementFailure, Verdict
-from prover.config import NativeLean, load_config
+from prover.config import NativeLean
+from prover.config_file import load_config
 from prover.errors import ConfigError
 from prover.lean import limits_in_force, open_lean
 from tests.integration.native_stand_in import VERSION, make_project, make_toolchain

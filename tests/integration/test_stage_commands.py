@@ -28,6 +28,11 @@ def prover(*arguments: object) -> str:
     return result.stdout
 
 
+def replayed(script: Path) -> list[str]:
+    """Options for completions from a file."""
+    return ["--set", "engine.type=scripted", "--set", f"engine.path={script}"]
+
+
 def lines(path: Path, rows: list[dict[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -49,9 +54,9 @@ def test_the_stages_chain(folder: Path) -> None:
     small = ["--vocab-size", 400, "--hidden-size", 32, "--layers", 1, "--context", 128]
     prover("init-model", problems, "--out", folder / "base", *small)
     model = folder / "base" / "model"
-    plain = ["--prompt", "plain"]
+    plain = ["--set", "prompt=plain"]
 
-    sampling = [problems, "--model", model, "--out", folder / "sample", "-n", 2, "--script", script, *plain]
+    sampling = [problems, "--model", model, "--out", folder / "sample", "-n", 2, *replayed(script), *plain]
     said = prover("sample", *sampling)
     assert "6 attempts" in said
     assert prover("sample", *sampling) == said, "a finished stage is returned as it is"
@@ -74,7 +79,7 @@ def test_the_stages_chain(folder: Path) -> None:
         [{"request_id": f"wrong/s.t1.{number}", "completions": [CORRECTIONS["wrong"]]} for number in range(2)],
     )
     judged = ["--problems", shards, "--verdicts", folder / "verify"]
-    correct = ["--model", model, "--out", folder / "correct", "--script", again, *plain]
+    correct = ["--model", model, "--out", folder / "correct", *replayed(again), *plain]
     assert "2 attempts" in prover("correct", folder / "sample", *judged, *correct)
     prover("verify", folder / "correct", "--out", folder / "verify_1", *verify)
     assert set(statuses(folder / "verify_1").values()) == {"failed"}
@@ -85,12 +90,13 @@ def test_the_stages_chain(folder: Path) -> None:
     said = prover("select", "--problems", shards, *pairs, "--out", folder / "select", *plain)
     assert "2 examples" in said and "2 problems" in said
 
-    training = ["--steps", 3, "--batch-tokens", 256, "--warmup-steps", 0]
+    training = ["--config", folder / "training.toml", "--set", "sft.steps=3"]
+    (folder / "training.toml").write_text("rounds = 9\n[sft]\nsteps = 99\nbatch_tokens = 256\nwarmup_steps = 0\n")
     prover("sft", folder / "select", "--model", model, "--out", folder / "sft", *training)
     prover("average", folder / "sft" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
     assert (folder / "mean" / "model" / "model.safetensors").exists()
 
-    evaluation = ["-n", 2, "-k", 1, "-k", 2, "--max-tokens", 8, "--workers", 1, *plain]
+    evaluation = ["-n", 2, "-k", 1, "-k", 2, "--set", "sampling.max_tokens=8", "--workers", 1, *plain]
     said = prover("evaluate", shards, "--model", folder / "mean" / "model", "--out", folder / "scores", *evaluation)
     assert "pass@1" in said and "pass@2" in said
 
@@ -98,5 +104,5 @@ def test_the_stages_chain(folder: Path) -> None:
 def test_the_tactic_list_is_a_baseline(folder: Path) -> None:
     name, text, _ = PROBLEMS[0]
     problems = lines(folder / "one.jsonl", [{"id": name, "header": "", "formal_statement": text}])
-    said = prover("evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "--prompt", "plain")
+    said = prover("evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "-s", "prompt=plain")
     assert "pass@all 100.0" in said

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from prover.config import IterateConfig, JsonlProblems, PretrainedModel, Section, load_config
+from prover.config import (
+    IterateConfig,
+    JsonlProblems,
+    NativeLean,
+    PretrainedModel,
+    ScriptedEngine,
+    Section,
+    TransformersEngine,
+)
+from prover.config_file import load_config, load_stage_config, parse_override
 from prover.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +113,38 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     )
     assert isinstance(config.train, JsonlProblems) and config.train.path == tmp_path / "p.jsonl"
     assert isinstance(config.model, PretrainedModel) and config.model.path == tmp_path.parent / "m"
+
+
+def test_a_stage_takes_its_sections_of_a_configuration_and_what_is_set_beside() -> None:
+    file = ROOT / "configs" / "quickstart.toml"
+    overrides = [parse_override(text) for text in ("sampling.n=32", "engine.batch_size=16", "prompt=chat")]
+    config, whole = load_stage_config(file, overrides), load_config(file)
+    assert (config.sampling.n, config.sampling.max_tokens) == (32, whole.sampling.max_tokens)
+    assert isinstance(config.engine, TransformersEngine) and config.engine.batch_size == 16
+    assert config.prompt == "chat" and config.sft == whole.sft
+
+
+def test_setting_the_kind_of_a_section_keeps_what_the_new_kind_knows(tmp_path: Path) -> None:
+    file = write(tmp_path, '[lean]\nworkers = 7\n[engine]\ntype = "transformers"\nbatch_size = 3\n')
+    config = load_stage_config(file, [("lean.type", "native"), ("engine.type", "scripted"), ("engine.path", "x.jsonl")])
+    assert isinstance(config.lean, NativeLean) and config.lean.workers == 7
+    assert isinstance(config.engine, ScriptedEngine)
+
+
+def test_relative_paths_that_are_set_start_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    file = write(tmp_path / "folder", '[engine]\ntype = "scripted"\npath = "own.jsonl"\n[lean]\ntype = "native"\n')
+    monkeypatch.chdir(tmp_path)
+    config = load_stage_config(Path("folder/c.toml"), [("lean.project", "beside")])
+    assert isinstance(config.engine, ScriptedEngine) and config.engine.path == file.parent / "own.jsonl"
+    assert isinstance(config.lean, NativeLean) and config.lean.project == tmp_path / "beside"
+
+
+def test_a_fault_of_the_file_is_not_put_down_to_what_is_set(tmp_path: Path) -> None:
+    file = write(tmp_path, "[sampling]\nn = 0\n")
+    with pytest.raises(ConfigError, match=r"c.toml: sampling.n: "):
+        load_stage_config(file, [("sampling.top_p", 0.5)])
+    with pytest.raises(ConfigError, match=r"^--set: sampling.top_p: "):
+        load_stage_config(None, [("sampling.top_p", 2)])

@@ -30,7 +30,8 @@ LAYERS = [
     ["prover.errors", "prover"],
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
-        "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.layout",
+        "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.config_file",
+        "prover.layout",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",

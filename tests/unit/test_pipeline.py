@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prover.config import load_config
+from prover.config_file import load_config
 from prover.errors import ArtifactError
 from prover.pipeline import iterate
 
