@@ -143,12 +143,21 @@ def states_target(proof: str, target: str) -> bool:
     A text that begins with a command is a whole text even if it states another theorem: the audit will miss the target.
     """
     code = _code(proof)
+    return _names(code, target) or _begins_with_command(code)
+
+
+def names_target(text: str, target: str) -> bool:
+    """Whether ``text`` states a theorem of the target's name, or of its last parts (as within a namespace)."""
+    return _names(_code(text), target)
+
+
+def _names(code: list[Token], target: str) -> bool:
     for word, name in pairwise(code):
         if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
             stated = name.text.removeprefix("_root_.")
             if stated == target or target.endswith("." + stated):
                 return True
-    return _begins_with_command(code)
+    return False
 
 
 def _begins_with_command(code: list[Token]) -> bool:

@@ -208,6 +208,14 @@ class ColdGrammar(Section):
 ColdConfig = Annotated[ColdTactics | ColdGrammar, Field(discriminator="type")]
 
 
+class PromptConfig(Section):
+    template: Literal["plain", "chat", "base"] | Path = "chat"
+    """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models; ``base``: a
+    Lean file to continue; or the path of a Jinja file of your own (docs/prompts.md)."""
+    overflow: Literal["drop", "cut"] = "drop"
+    """What becomes of a prompt over three quarters of the model's context: not asked, or cut until it fits."""
+
+
 class CorrectConfig(Section):
     turns: int = Field(default=0, ge=0, le=8)
     """Turns of self-correction after each first proof."""
@@ -268,8 +276,8 @@ class StageConfig(Section):
 
     seed: int = 0
     """Decides everything that is drawn at random."""
-    prompt: Literal["plain", "chat"] = "chat"
-    """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models."""
+    prompt: PromptConfig = PromptConfig()
+    """What the model is asked."""
     engine: EngineConfig = TransformersEngine()
     """What generates completions."""
     lean: LeanChoice = EmbeddedLean()

@@ -19,6 +19,7 @@ from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
+from prover.prompts import Prompt
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
@@ -100,6 +101,7 @@ class Loop:
         self.lease = lease
         self.progress = progress
         self.limits = config.lean.limits()
+        self.prompt = Prompt(config.prompt)
 
     def run(self) -> None:
         config = self.config
@@ -136,7 +138,7 @@ class Loop:
                 problems=train,
                 tactics=config.cold.tactics,
                 share=config.cold.share,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 series="cold",
                 seed=config.seed,
             )
@@ -152,7 +154,7 @@ class Loop:
                 problems=train,
                 examples=examples,
                 config=config.model,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 seed=config.seed,
             )
         else:
@@ -176,7 +178,7 @@ class Loop:
             self.dir / layout.select(number),
             problems=train,
             judged=judged,
-            prompt=config.prompt,
+            prompt=self.prompt,
             config=config.select,
             seed=config.seed,
         )
@@ -187,7 +189,7 @@ class Loop:
             problems=train,
             per_problem=per_problem,
             weight=weight,
-            prompt=self.config.prompt,
+            prompt=self.prompt,
             seed=self.config.seed,
         )
 
@@ -201,7 +203,7 @@ class Loop:
                     problems=train,
                     model=model,
                     lease=self.lease,
-                    prompt=config.prompt,
+                    prompt=self.prompt,
                     sampling=config.sampling,
                     series=series,
                     round=number,
@@ -228,7 +230,7 @@ class Loop:
                 failed=failed,
                 model=model,
                 lease=self.lease,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 sampling=config.sampling,
                 config=config.correct,
                 series=series,
@@ -298,7 +300,7 @@ class Loop:
             problems=problems,
             tactics=PORTFOLIO,
             share=1.0,
-            prompt=self.config.prompt,
+            prompt=self.prompt,
             series="portfolio",
             seed=0,
         )
@@ -353,7 +355,7 @@ class Loop:
                 problems=problems,
                 model=model,
                 lease=self.lease,
-                prompt=self.config.prompt,
+                prompt=self.prompt,
                 sampling=self.config.evaluation_sampling(n),
                 series=series,
                 round=number,

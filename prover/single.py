@@ -16,6 +16,7 @@ from prover.config import (
     EngineConfig,
     InitModel,
     LeanConfig,
+    PromptConfig,
     SamplingConfig,
     SelectConfig,
     SftConfig,
@@ -27,7 +28,7 @@ from prover.lean import open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
-from prover.prompts import Style
+from prover.prompts import Prompt
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import certify as certify_stage
 from prover.stages import problems as problems_stage
@@ -62,7 +63,7 @@ def _belongs(path: Path, key: str, source: Artifact) -> None:
 
 
 def initialise(
-    out: Path, problems: Path, *, config: InitModel, prompt: Style = "plain", seed: int = 0, clean: bool = False
+    out: Path, problems: Path, *, config: InitModel, prompt: PromptConfig, seed: int = 0, clean: bool = False
 ) -> Model:
     """A small random model in ``out/model``, its tokenizer trained on the problems' text."""
     with run_lock(out):
@@ -70,7 +71,7 @@ def initialise(
             out,
             problems=open_problems(problems, out),
             config=config,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             seed=seed,
             clean=clean,
         )
@@ -83,7 +84,7 @@ def sampled(
     *,
     sampling: SamplingConfig,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     series: str = "s",
     seed: int = 0,
     clean: bool = False,
@@ -96,7 +97,7 @@ def sampled(
             problems=open_problems(problems, out),
             model=open_model(model),
             lease=lease,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
             series=series,
             round=0,
@@ -171,7 +172,7 @@ def corrected(
     sampling: SamplingConfig,
     config: CorrectConfig,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     series: str = "s",
     turn: int = 1,
     seed: int = 0,
@@ -187,7 +188,7 @@ def corrected(
             failed=open_judged(source, attempts, verdicts),
             model=open_model(model),
             lease=lease,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
             config=config,
             series=series,
@@ -205,7 +206,7 @@ def selected(
     judged: Sequence[tuple[Path, Path]],
     *,
     config: SelectConfig,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     seed: int = 0,
     clean: bool = False,
 ) -> Artifact:
@@ -216,7 +217,7 @@ def selected(
             out,
             problems=source,
             judged=[open_judged(source, attempts, verdicts) for attempts, verdicts in judged],
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             config=config,
             seed=seed,
             clean=clean,
@@ -268,7 +269,7 @@ def evaluated(
     lean: LeanConfig,
     require_sandbox: bool = False,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     seed: int = 0,
     clean: bool = False,
     progress: Progress | None = None,
@@ -303,7 +304,7 @@ def evaluated(
                 problems=source,
                 tactics=PORTFOLIO,
                 share=1.0,
-                prompt=prompt,
+                prompt=Prompt(prompt or PromptConfig()),
                 series="portfolio",
                 seed=0,
                 clean=clean,
@@ -317,7 +318,7 @@ def evaluated(
                     problems=source,
                     model=opened,
                     lease=lease,
-                    prompt=prompt,
+                    prompt=Prompt(prompt or PromptConfig()),
                     sampling=sampling,
                     series="e",
                     round=0,
