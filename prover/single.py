@@ -16,6 +16,7 @@ from prover.config import (
     EngineConfig,
     InitModel,
     LeanConfig,
+    OpenAIEngine,
     PromptConfig,
     SamplingConfig,
     SelectConfig,
@@ -23,9 +24,9 @@ from prover.config import (
     TransformersEngine,
 )
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError
+from prover.errors import ArtifactError, InputError
 from prover.lean import open_lean
-from prover.models import Model, open_model
+from prover.models import Model, open_model, served_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
@@ -62,6 +63,17 @@ def _belongs(path: Path, key: str, source: Artifact) -> None:
         raise ArtifactError(f"{path}: was made from other {key} than {source.path}; give the ones it was made from")
 
 
+def asked_model(model: Path | None, engine: EngineConfig) -> Model:
+    """The model that is sampled: a directory, or the one that the engine's server has. Raises InputError."""
+    if isinstance(engine, OpenAIEngine):
+        if model is not None:
+            raise InputError(f"--model {model}: the server has its model (engine.model); leave it out")
+        return served_model(engine.model)
+    if model is None:
+        raise InputError("--model is missing: give a model directory, or an engine that has its model (openai)")
+    return open_model(model)
+
+
 def initialise(
     out: Path, problems: Path, *, config: InitModel, prompt: PromptConfig, seed: int = 0, clean: bool = False
 ) -> Model:
@@ -80,7 +92,7 @@ def initialise(
 def sampled(
     out: Path,
     problems: Path,
-    model: Path,
+    model: Path | None,
     *,
     sampling: SamplingConfig,
     engine: EngineConfig | None = None,
@@ -95,7 +107,7 @@ def sampled(
         return sample.run(
             out,
             problems=open_problems(problems, out),
-            model=open_model(model),
+            model=asked_model(model, lease.config),
             lease=lease,
             prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
@@ -167,7 +179,7 @@ def corrected(
     problems: Path,
     attempts: Path,
     verdicts: Path,
-    model: Path,
+    model: Path | None,
     *,
     sampling: SamplingConfig,
     config: CorrectConfig,
@@ -186,7 +198,7 @@ def corrected(
             out,
             problems=source,
             failed=open_judged(source, attempts, verdicts),
-            model=open_model(model),
+            model=asked_model(model, lease.config),
             lease=lease,
             prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
@@ -262,8 +274,9 @@ def averaged(out: Path, parts: Sequence[tuple[Path, float]], *, clean: bool = Fa
 def evaluated(
     out: Path,
     problems: Path,
-    model: Path | None,
+    model: Path | None = None,
     *,
+    portfolio: bool = False,
     ks: Sequence[int],
     sampling: SamplingConfig,
     lean: LeanConfig,
@@ -274,7 +287,7 @@ def evaluated(
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
+    """Scores in ``out/scores``, attempts and verdicts beside. ``portfolio`` evaluates the fixed tactic list."""
     progress = progress or Silent()
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
@@ -294,11 +307,11 @@ def evaluated(
                 series=out.name,
                 progress=progress,
                 ready=ready,
-                until_proved=model is None,
+                until_proved=portfolio,
                 clean=clean,
             )
 
-        if model is None:
+        if portfolio:
             attempts = cold.tactic_attempts(
                 out / layout.ATTEMPTS,
                 problems=source,
@@ -311,7 +324,7 @@ def evaluated(
             )
             judged = attempts, judge(attempts)
         else:
-            opened = open_model(model)
+            opened = asked_model(model, lease.config)
             judged = overlapped(
                 lambda on_shard: sample.run(
                     out / layout.ATTEMPTS,
@@ -330,6 +343,4 @@ def evaluated(
                 judge,
                 pool.close,
             )
-        return evaluate.run(
-            out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
-        )
+        return evaluate.run(out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=portfolio, clean=clean)
