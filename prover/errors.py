@@ -29,5 +29,9 @@ class ModelError(ProverError):
     """A model directory that cannot be used."""
 
 
+class EngineError(ProverError):
+    """What generates completions does not answer, or not as it should; what was asked stays owed."""
+
+
 class TrainingError(ProverError):
     """Training cannot go on (for example a loss that is not finite)."""

@@ -20,6 +20,11 @@ class Model(msgspec.Struct, frozen=True):
     name: str
 
 
+def served_model(name: str) -> Model:
+    """A model that lies at a server, known by its name there alone."""
+    return Model(Path(), fingerprint(["served", name]), name.replace("/", "_"))
+
+
 def open_model(path: Path, name: str | None = None) -> Model:
     """Identify a model directory: by its stage's fingerprint where a run made it, by its files otherwise."""
     if (path.parent / "artifact.json").exists():

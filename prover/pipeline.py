@@ -20,6 +20,7 @@ from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
+from prover.prompts import Prompt
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
@@ -107,6 +108,7 @@ class Loop:
         self.lease = lease
         self.progress = progress
         self.limits = config.lean.limits()
+        self.prompt = Prompt(config.prompt)
 
     def run(self) -> None:
         config = self.config
@@ -143,7 +145,7 @@ class Loop:
                 problems=train,
                 tactics=config.cold.tactics,
                 share=config.cold.share,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 series="cold",
                 seed=config.seed,
             )
@@ -159,7 +161,7 @@ class Loop:
                 problems=train,
                 examples=examples,
                 config=config.model,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 seed=config.seed,
             )
         else:
@@ -183,7 +185,7 @@ class Loop:
             self.dir / layout.select(number),
             problems=train,
             judged=judged,
-            prompt=config.prompt,
+            prompt=self.prompt,
             config=config.select,
             seed=config.seed,
         )
@@ -194,7 +196,7 @@ class Loop:
             problems=train,
             per_problem=per_problem,
             weight=weight,
-            prompt=self.config.prompt,
+            prompt=self.prompt,
             seed=self.config.seed,
         )
 
@@ -208,7 +210,7 @@ class Loop:
                     problems=train,
                     model=model,
                     lease=self.lease,
-                    prompt=config.prompt,
+                    prompt=self.prompt,
                     sampling=config.sampling,
                     series=series,
                     round=number,
@@ -235,7 +237,7 @@ class Loop:
                 failed=failed,
                 model=model,
                 lease=self.lease,
-                prompt=config.prompt,
+                prompt=self.prompt,
                 sampling=config.sampling,
                 config=config.correct,
                 series=series,
@@ -305,7 +307,7 @@ class Loop:
             problems=problems,
             tactics=PORTFOLIO,
             share=1.0,
-            prompt=self.config.prompt,
+            prompt=self.prompt,
             series="portfolio",
             seed=0,
         )
@@ -360,7 +362,7 @@ class Loop:
                 problems=problems,
                 model=model,
                 lease=self.lease,
-                prompt=self.config.prompt,
+                prompt=self.prompt,
                 sampling=self.config.evaluation_sampling(n),
                 series=series,
                 round=number,

@@ -26,7 +26,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", "
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a model directory, with a chat template and an end token. Raises ModelError."""
+    """The tokenizer of a model directory, with an end token. Raises ModelError."""
     _check_directory(path)
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(
@@ -38,10 +38,6 @@ def load_tokenizer(path: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
         raise ModelError(f"{path}: the tokenizer cannot be read ({_first_line(error)})") from error
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"{path}: the tokenizer has no chat template; take the instruction-tuned model, or add chat_template.jinja"
-        )
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer names no end token; set eos_token in tokenizer_config.json")
     return tokenizer

@@ -1,162 +1,215 @@
-"""What the model is asked, and what is taken from its answer.
+"""What the model is asked, and the form in which it answers: one Jinja template for each kind of model.
 
-Two styles. ``plain`` shows the statement and the names of retrieved lemmas and expects the text that follows ``:=``; it
-is meant for small models trained here. ``chat`` gives instructions, the whole file, and expects a fenced Lean block.
-Nothing here decides whether an answer is a proof; that is Lean's alone.
+A template is a file of blocks. ``proof`` is the user's message that asks for a first proof, after ``system`` where
+there is one; ``text`` in its place is the whole prompt of a base model, which continues it. ``revision`` is the message
+after a failed answer, ``solution`` what a model would have answered to give a known proof. A comment ``{#- answer: text
+-#}`` says how an answer holds its proof (:data:`prover.extraction.Form`).
 
-Feedback for corrections follows Goedel-Prover-V2 (arXiv 2508.03613): each error is shown inside a few lines of the
-attempt, at most eight of them, long spans cut, and the number left out is said.
+Blocks may use ``header``, ``statement``, ``name``, ``informal``, ``file`` (all of it, with ``sorry``), ``brief``
+(binders and goal alone) and ``premises`` (each with ``name``, ``statement``, ``pointer``); ``revision`` also ``errors``
+(in place), ``error`` (the first, on one line), ``status``, ``reason``, ``code`` (the failed candidate) and ``turn``;
+``solution`` also ``proof`` (what follows ``:=``, with pointers), ``whole`` (the file with the proof) and ``tactics``
+(what follows ``:= by``).
 """
 
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
-from typing import Literal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lean_env.source import candidate_text, target_name
-from prover.pointers import expand_pointers
-from prover.records import Attempt, ChatMessage, Message, Problem, Verdict
+from prover import extraction, feedback
+from prover.config import PromptConfig
+from prover.errors import ConfigError
+from prover.extraction import Form, extract_proof
+from prover.pointers import expand_pointers, pointer
+from prover.records import Attempt, ChatMessage, Problem, Verdict
 
-Style = Literal["plain", "chat"]
+Messages = tuple[ChatMessage, ...]
 
-MAX_ERRORS = 8
-LINES_BEFORE = 4
-LINES_AFTER = 1
-MAX_SPAN = 6
-PLAIN_FEEDBACK = 120
-"""Characters of the first error that the plain style shows."""
+_PROBLEM = frozenset({"header", "statement", "name", "informal", "file", "brief", "premises"})
+_REVISION = _PROBLEM | {"errors", "error", "status", "reason", "code", "turn"}
+_SOLUTION = _PROBLEM | {"proof", "whole", "tactics"}
+_KNOWN = {
+    "system": _PROBLEM,
+    "proof": _PROBLEM,
+    "text": _PROBLEM,
+    "revision": _REVISION,
+    "solution": _SOLUTION,
+}
+"""What each block may use."""
 
-CHAT_TASK = """Complete the following Lean 4 file by replacing `sorry` with a proof.
-
-```lean4
-{file}
-```
-{premises}
-First write a short plan of the proof: the main steps and the lemmas they rest on. Then give the complete file in one
-```lean4 block. The statement must stay exactly as it is; helper lemmas may stand before it."""
-
-CHAT_PREMISES = """
-These library lemmas may help: {names}.
-"""
-
-CHAT_FEEDBACK = """Lean did not accept this proof. The compiler said:
-
-{errors}
-
-Explain briefly what went wrong, then give the complete corrected file in one ```lean4 block. The statement must stay
-exactly as it is."""
-
-_FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_FORM = re.compile(r"\{#-?\s*answer:\s*(\w+)\s*-?#\}")
 _TYPE_BINDER = re.compile(r"\{[^{}]*: (?:Type|Sort)\b[^{}]*\} ?")
 _THEOREM = re.compile(r"^\s*(?:theorem|lemma)\s+\S+\s*")
 
 
 @cache
-def version() -> str:
-    """Changes whenever anything that shapes a prompt or reads an answer changes: part of fingerprints."""
-    return sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:12]
+def _version() -> str:
+    """Changes whenever code that shapes a prompt or reads an answer changes."""
+    sources = (inspect.getsource(module) for module in (sys.modules[__name__], extraction, feedback))
+    return sha256("".join(sources).encode()).hexdigest()[:12]
 
 
-def proof_prompt(problem: Problem, style: Style) -> tuple[ChatMessage, ...]:
-    """The conversation that asks for a first proof."""
-    if style == "plain":
-        return (ChatMessage(role="user", content=plain_statement(problem)),)
-    names = ", ".join(f"`{p.name}`" for p in problem.premises or ())
-    file = f"{problem.header}\n\n{problem.formal_statement} := by\n  sorry"
-    if problem.informal_statement:
-        file = f"{problem.header}\n\n/-- {problem.informal_statement} -/\n{problem.formal_statement} := by\n  sorry"
-    premises = CHAT_PREMISES.format(names=names) if names else ""
-    return (ChatMessage(role="user", content=CHAT_TASK.format(file=file.strip(), premises=premises)),)
+class Prompt:
+    """A template, ready for use. Raises ConfigError for a file that is no template, naming file and line."""
+
+    def __init__(self, config: PromptConfig) -> None:
+        self._place, text = _read(config.template)
+        self._cut = config.overflow == "cut"
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        try:
+            _check(environment.parse(text), self._place)
+            self._template = environment.from_string(text)
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            raise ConfigError(f"{self._place}{f':{line}' if line else ''}: is no Jinja template ({error})") from error
+        self._form: Form = self._declared_form(text)
+        self.recipe: dict[str, str] = {
+            "template": sha256(text.encode()).hexdigest()[:12],
+            "overflow": config.overflow,
+            "version": _version(),
+        }
+        """What decides prompts and what is taken from answers: part of fingerprints."""
+
+    def first(self, problem: Problem) -> Messages:
+        """The conversation that asks for a first proof."""
+        return next(self.firsts(problem))
+
+    def firsts(self, problem: Problem) -> Iterator[Messages]:
+        """That conversation; then, where overflow is cut, ever shorter ones: fewer premises, no informal statement."""
+        values = _values(problem)
+        yield self._asked(values)
+        if not self._cut:
+            return
+        while values["premises"]:
+            values = {**values, "premises": values["premises"][: len(values["premises"]) // 2]}
+            yield self._asked(values)
+        if problem.informal_statement:
+            yield self._asked({**_values(problem, informal=False), "premises": []})
+
+    def revisions(self, problem: Problem, attempt: Attempt, verdict: Verdict) -> Iterator[Messages]:
+        """The conversation so far, the failed answer, and Lean's errors. Where overflow is cut, then ever shorter ones:
+        without the answer's thinking, with its code alone, with the first error alone."""
+        code = candidate_text(problem.formal_statement, attempt.proof or "", problem.header)
+
+        def asked(completion: str, most: int) -> Messages:
+            values = {
+                **_values(problem),
+                "errors": feedback.errors_in_place(code, verdict, most),
+                "error": feedback.first_error(verdict),
+                "status": verdict.status,
+                "reason": verdict.reason,
+                "code": code,
+                "turn": attempt.turn + 1,
+            }
+            said = self._render("revision", values)
+            if attempt.messages[0].role == "text":
+                return (ChatMessage(role="text", content=f"{attempt.messages[0].content}{completion}{said}"),)
+            answer = ChatMessage(role="assistant", content=completion)
+            return (*attempt.messages, answer, ChatMessage(role="user", content=said))
+
+        yield asked(attempt.completion, feedback.MAX_ERRORS)
+        if not self._cut:
+            return
+        thoughtless = extraction.without_thoughts(attempt.completion)
+        if thoughtless is not None and thoughtless != attempt.completion:
+            yield asked(thoughtless, feedback.MAX_ERRORS)
+        if self._form == "text":
+            yield asked(f"```lean4\n{code}\n```", feedback.MAX_ERRORS)
+            yield asked(f"```lean4\n{code}\n```", 1)
+
+    def solution(self, problem: Problem, proof: str) -> str:
+        """What a model would answer to give ``proof`` (the text that follows ``:=``, pointers allowed)."""
+        expanded = expand_pointers(proof, problem)
+        tactics = re.sub(r"^\s*by\b", "", expanded) if re.match(r"\s*by\b", expanded) else f"\n  exact ({expanded})"
+        whole = f"{problem.header}\n\n{problem.formal_statement} := {expanded}".strip()
+        return self._render("solution", {**_values(problem), "proof": proof, "whole": whole, "tactics": tactics})
+
+    def extract(self, completion: str, problem: Problem, finish_reason: str) -> str | None:
+        """The candidate in an answer, or None where there is none. Pointers to premises become the lemmas' names."""
+        cut = finish_reason == "length"
+        proof = extract_proof(completion, problem.formal_statement, self._form, cut=cut)
+        return None if proof is None else expand_pointers(proof, problem)
+
+    def _asked(self, values: dict[str, Any]) -> Messages:
+        if "text" in self._template.blocks:
+            return (ChatMessage(role="text", content=self._render("text", values)),)
+        user = ChatMessage(role="user", content=self._render("proof", values))
+        if "system" not in self._template.blocks:
+            return (user,)
+        return ChatMessage(role="system", content=self._render("system", values)), user
+
+    def _render(self, block: str, values: dict[str, Any]) -> str:
+        if block not in self._template.blocks:
+            raise ConfigError(f"{self._place}: has no block {block!r}, which is needed here; add one")
+        try:
+            return "".join(self._template.blocks[block](self._template.new_context(values)))
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise ConfigError(f"{self._place}: block {block!r}: {error}") from error
+
+    def _declared_form(self, text: str) -> Form:
+        declared = _FORM.search(text)
+        word = declared[1] if declared else "continuation" if "text" in self._template.blocks else "text"
+        if word not in get_args(Form):
+            forms = ", ".join(get_args(Form))
+            raise ConfigError(f"{self._place}: answer: {word!r} is no form of an answer; take one of {forms}")
+        return cast(Form, word)
 
 
-def plain_statement(problem: Problem) -> str:
-    """Binders and goal without the name, then a line for each premise: ``⟦1⟧ Nat.add_comm``.
-
-    Type binders are left out: they are long and say nothing that the rest does not.
-    """
-    body = _TYPE_BINDER.sub("", _THEOREM.sub("", problem.formal_statement)).strip()
-    lemmas = [f"⟦{i}⟧ {premise.name}" for i, premise in enumerate(problem.premises or (), 1)]
-    return "\n".join([body, *lemmas])
-
-
-def extract_proof(completion: str, problem: Problem, style: Style, finish_reason: str) -> str | None:
-    """The candidate in an answer, or None where there is none. Pointers to premises become the lemmas' names.
-
-    A plain answer cut off by the token limit is no candidate: its text ends somewhere, not where the model meant.
-    """
-    if style == "plain":
-        text = completion.strip()
-        return None if not text or finish_reason == "length" else expand_pointers(text, problem)
-    answer = completion.rpartition("</think>")[2]
-    blocks = [m.group(2).strip("\n") for m in _FENCE.finditer(answer) if m.group(1).lower() in {"lean4", "lean", ""}]
-    candidates = [block for block in blocks if block.strip()]
-    if not candidates:
-        return None
-    name = target_name(problem.formal_statement)
-    whole = [block for block in candidates if re.search(rf"\b(?:theorem|lemma)\s+{re.escape(name)}(?![\w'.!?])", block)]
-    return expand_pointers((whole or candidates)[-1], problem)
+def _read(template: str | Path) -> tuple[str, str]:
+    """Where a template comes from, and its text."""
+    if isinstance(template, str):
+        return template, files("prover").joinpath("templates", f"{template}.jinja").read_text(encoding="utf-8")
+    try:
+        return str(template), template.read_text(encoding="utf-8")
+    except OSError as error:
+        names = ", ".join(sorted(file.name.removesuffix(".jinja") for file in files("prover.templates").iterdir()))
+        raise ConfigError(
+            f"prompt.template: {template}: cannot be read ({error.strerror}); give a Jinja file, or one of {names}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{template}: is not UTF-8 text (byte {error.start})") from error
 
 
-def answer(problem: Problem, proof: str, style: Style) -> str:
-    """What a model would have to answer to give ``proof`` (the text that follows ``:=``, pointers allowed)."""
-    if style == "plain":
-        return proof
-    whole = f"{problem.header}\n\n{problem.formal_statement} := {expand_pointers(proof, problem)}"
-    return f"```lean4\n{whole.strip()}\n```"
+def _check(parsed: nodes.Template, place: str) -> None:
+    """Refuses names that nothing is known of, and templates that ask for nothing, before any problem is read."""
+    blocks = {block.name: block for block in parsed.find_all(nodes.Block)}
+    if not blocks.keys() & {"proof", "text"}:
+        raise ConfigError(f"{place}: has no block 'proof' (a message) or 'text' (a base model's prompt); add one")
+    for name, block in blocks.items():
+        if name not in _KNOWN:
+            raise ConfigError(f"{place}:{block.lineno}: unknown block {name!r}; blocks are {', '.join(_KNOWN)}")
+        own = {n.name for n in block.find_all(nodes.Name) if n.ctx in ("store", "param")}
+        for used in block.find_all(nodes.Name):
+            if used.ctx == "load" and used.name not in _KNOWN[name] | own | {"loop"}:
+                known = ", ".join(sorted(_KNOWN[name]))
+                raise ConfigError(
+                    f"{place}:{used.lineno}: unknown variable {used.name!r} in block {name!r}; it knows {known}"
+                )
 
 
-def correction_prompt(problem: Problem, attempt: Attempt, verdict: Verdict, style: Style) -> tuple[ChatMessage, ...]:
-    """The whole conversation so far, the failed answer, and Lean's messages in place."""
-    text = candidate_text(problem.formal_statement, attempt.proof or "", problem.header)
-    said = plain_feedback(verdict) if style == "plain" else CHAT_FEEDBACK.format(errors=feedback(text, verdict))
-    return (
-        *attempt.messages,
-        ChatMessage(role="assistant", content=attempt.completion),
-        ChatMessage(role="user", content=said),
-    )
-
-
-def plain_feedback(verdict: Verdict) -> str:
-    """The first error on one line, cut short: ``2:4 unsolved goals ...``."""
-    errors = _errors(verdict)
-    if not errors:
-        return verdict.reason[:PLAIN_FEEDBACK]
-    first = errors[0]
-    return f"{first.start[0]}:{first.start[1]} " + " ".join(first.text.split())[:PLAIN_FEEDBACK]
-
-
-def feedback(text: str, verdict: Verdict) -> str:
-    """Each error with its place marked in the lines around it. ``text`` is what Lean was given after the header."""
-    errors = _errors(verdict)
-    if not errors:
-        return verdict.reason
-    lines = text.split("\n")
-    parts = [_in_place(lines, error) for error in errors[:MAX_ERRORS]]
-    if len(errors) > MAX_ERRORS:
-        parts.append(f"({len(errors) - MAX_ERRORS} more errors are left out.)")
-    return "\n\n".join(parts)
-
-
-def _errors(verdict: Verdict) -> list[Message]:
-    return [message for message in verdict.messages if message.severity == "error"]
-
-
-def _in_place(lines: list[str], error: Message) -> str:
-    (line, column), (end_line, end_column) = error.start, max(error.start, error.end)
-    first, last = max(line - LINES_BEFORE, 1), min(end_line + LINES_AFTER, len(lines))
-    shown: list[str] = []
-    for number in range(first, last + 1):
-        content = lines[number - 1]
-        if number == line:
-            content = content[:column] + "<error>" + content[column:]
-            end_column += len("<error>") if end_line == line else 0
-        if number == end_line:
-            content = content[:end_column] + "</error>" + content[end_column:]
-        if line + MAX_SPAN <= number <= end_line - 1:
-            if number == line + MAX_SPAN:
-                shown.append("  ...")
-            continue
-        shown.append(content)
-    return f"Line {line}, column {column}:\n```lean4\n" + "\n".join(shown) + f"\n```\n{error.text.strip()}"
+def _values(problem: Problem, *, informal: bool = True) -> dict[str, Any]:
+    said = (problem.informal_statement or "") if informal else ""
+    doc = f"/-- {said} -/\n" if said else ""
+    premises = [
+        {"name": premise.name, "statement": premise.statement, "pointer": pointer(i)}
+        for i, premise in enumerate(problem.premises or (), 1)
+    ]
+    return {
+        "header": problem.header,
+        "statement": problem.formal_statement,
+        "name": target_name(problem.formal_statement),
+        "informal": said,
+        "file": f"{problem.header}\n\n{doc}{problem.formal_statement} := by\n  sorry".strip(),
+        "brief": _TYPE_BINDER.sub("", _THEOREM.sub("", problem.formal_statement)).strip(),
+        "premises": premises,
+    }

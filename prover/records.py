@@ -25,7 +25,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class ChatMessage(Record, frozen=True):
-    role: Literal["system", "user", "assistant"]
+    """``text`` alone is the whole prompt of a base model: it goes through no chat template."""
+
+    role: Literal["system", "user", "assistant", "text"]
     content: str
 
 

@@ -17,18 +17,20 @@ from prover.config import (
     EngineConfig,
     InitModel,
     LeanConfig,
+    OpenAIEngine,
+    PromptConfig,
     SamplingConfig,
     SelectConfig,
     SftConfig,
     TransformersEngine,
 )
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError
+from prover.errors import ArtifactError, InputError
 from prover.lean import open_lean
-from prover.models import Model, open_model
+from prover.models import Model, open_model, served_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
-from prover.prompts import Style
+from prover.prompts import Prompt
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import certify as certify_stage
 from prover.stages import problems as problems_stage
@@ -62,8 +64,19 @@ def _belongs(path: Path, key: str, source: Artifact) -> None:
         raise ArtifactError(f"{path}: was made from other {key} than {source.path}; give the ones it was made from")
 
 
+def asked_model(model: Path | None, engine: EngineConfig) -> Model:
+    """The model that is sampled: a directory, or the one that the engine's server has. Raises InputError."""
+    if isinstance(engine, OpenAIEngine):
+        if model is not None:
+            raise InputError(f"--model {model}: the server has its model (engine.model); leave it out")
+        return served_model(engine.model)
+    if model is None:
+        raise InputError("--model is missing: give a model directory, or an engine that has its model (openai)")
+    return open_model(model)
+
+
 def initialise(
-    out: Path, problems: Path, *, config: InitModel, prompt: Style = "plain", seed: int = 0, clean: bool = False
+    out: Path, problems: Path, *, config: InitModel, prompt: PromptConfig, seed: int = 0, clean: bool = False
 ) -> Model:
     """A small random model in ``out/model``, its tokenizer trained on the problems' text."""
     with run_lock(out):
@@ -71,7 +84,7 @@ def initialise(
             out,
             problems=open_problems(problems, out),
             config=config,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             seed=seed,
             clean=clean,
         )
@@ -80,11 +93,11 @@ def initialise(
 def sampled(
     out: Path,
     problems: Path,
-    model: Path,
+    model: Path | None,
     *,
     sampling: SamplingConfig,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     series: str = "s",
     seed: int = 0,
     clean: bool = False,
@@ -95,9 +108,9 @@ def sampled(
         return sample.run(
             out,
             problems=open_problems(problems, out),
-            model=open_model(model),
+            model=asked_model(model, lease.config),
             lease=lease,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
             series=series,
             round=0,
@@ -179,12 +192,12 @@ def corrected(
     problems: Path,
     attempts: Path,
     verdicts: Path,
-    model: Path,
+    model: Path | None,
     *,
     sampling: SamplingConfig,
     config: CorrectConfig,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     series: str = "s",
     turn: int = 1,
     seed: int = 0,
@@ -198,9 +211,9 @@ def corrected(
             out,
             problems=source,
             failed=open_judged(source, attempts, verdicts),
-            model=open_model(model),
+            model=asked_model(model, lease.config),
             lease=lease,
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             sampling=sampling,
             config=config,
             series=series,
@@ -218,7 +231,7 @@ def selected(
     judged: Sequence[tuple[Path, Path]],
     *,
     config: SelectConfig,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     seed: int = 0,
     clean: bool = False,
 ) -> Artifact:
@@ -229,7 +242,7 @@ def selected(
             out,
             problems=source,
             judged=[open_judged(source, attempts, verdicts) for attempts, verdicts in judged],
-            prompt=prompt,
+            prompt=Prompt(prompt or PromptConfig()),
             config=config,
             seed=seed,
             clean=clean,
@@ -274,20 +287,21 @@ def averaged(out: Path, parts: Sequence[tuple[Path, float]], *, clean: bool = Fa
 def evaluated(
     out: Path,
     problems: Path,
-    model: Path | None,
+    model: Path | None = None,
     *,
+    portfolio: bool = False,
     ks: Sequence[int],
     sampling: SamplingConfig,
     lean: LeanConfig,
     cache: Path | None = None,
     require_sandbox: bool = False,
     engine: EngineConfig | None = None,
-    prompt: Style = "chat",
+    prompt: PromptConfig | None = None,
     seed: int = 0,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
+    """Scores in ``out/scores``, attempts and verdicts beside. ``portfolio`` evaluates the fixed tactic list."""
     progress = progress or Silent()
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
@@ -308,31 +322,31 @@ def evaluated(
                 series=out.name,
                 progress=progress,
                 ready=ready,
-                until_proved=model is None,
+                until_proved=portfolio,
                 clean=clean,
             )
 
-        if model is None:
+        if portfolio:
             attempts = cold.tactic_attempts(
                 out / layout.ATTEMPTS,
                 problems=source,
                 tactics=PORTFOLIO,
                 share=1.0,
-                prompt=prompt,
+                prompt=Prompt(prompt or PromptConfig()),
                 series="portfolio",
                 seed=0,
                 clean=clean,
             )
             judged = attempts, judge(attempts)
         else:
-            opened = open_model(model)
+            opened = asked_model(model, lease.config)
             judged = overlapped(
                 lambda on_shard: sample.run(
                     out / layout.ATTEMPTS,
                     problems=source,
                     model=opened,
                     lease=lease,
-                    prompt=prompt,
+                    prompt=Prompt(prompt or PromptConfig()),
                     sampling=sampling,
                     series="e",
                     round=0,
@@ -344,6 +358,4 @@ def evaluated(
                 judge,
                 pool.close,
             )
-        return evaluate.run(
-            out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
-        )
+        return evaluate.run(out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=portfolio, clean=clean)

@@ -25,8 +25,14 @@ Problems = Annotated[
 ]
 ProblemsOption = Annotated[Path, typer.Option("--problems", help="The problems that the attempts are for.")]
 Out = Annotated[Path, typer.Option(help="Folder that the stage writes; run the command again to go on.")]
-ModelDir = Annotated[
-    Path, typer.Option("--model", help="Hugging Face model directory with tokenizer and chat template.")
+ModelDir = Annotated[Path, typer.Option("--model", help="Hugging Face model directory with its tokenizer.")]
+AskedModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        show_default=False,
+        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
+    ),
 ]
 Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
 Series = Annotated[str, typer.Option(help="Names the attempts; part of their ids and seeds.")]
@@ -61,8 +67,8 @@ def init_model(
 @app.command(rich_help_panel=PANEL)
 def sample(
     problems: Problems,
-    model: ModelDir,
     out: Out,
+    model: AskedModel = None,
     n: Attempts = None,
     series: Series = "s",
     config: Config = None,
@@ -166,8 +172,8 @@ def correct(
     attempts: Annotated[Path, typer.Argument(help="Folder of attempts.")],
     verdicts: Annotated[Path, typer.Option(help="Folder of the verdicts on them.")],
     problems: ProblemsOption,
-    model: ModelDir,
     out: Out,
+    model: AskedModel = None,
     turn: Annotated[int, typer.Option(min=1, help="Which turn of correction this is.")] = 1,
     series: Series = "s",
     config: Config = None,
@@ -269,7 +275,7 @@ def average(
 def evaluate(
     problems: Problems,
     out: Out,
-    model: Annotated[Path | None, typer.Option(help="Hugging Face model directory.")] = None,
+    model: AskedModel = None,
     portfolio: Annotated[
         bool, typer.Option("--portfolio", help="Evaluate the fixed tactic list instead of a model.")
     ] = False,
@@ -286,7 +292,7 @@ def evaluate(
     clean: Clean = False,
 ) -> None:
     """Measure pass@k of a model, or of the fixed tactic list, with 95 % intervals."""
-    if portfolio == (model is not None):
+    if portfolio and model is not None:
         raise typer.BadParameter("give --model DIR, or --portfolio, and not both")
     from prover import single
     from prover.console import open_progress
@@ -301,6 +307,7 @@ def evaluate(
             out,
             problems,
             model,
+            portfolio=portfolio,
             ks=sorted(set(loaded.evaluate.k)),
             sampling=loaded.evaluation_sampling(),
             lean=loaded.lean,

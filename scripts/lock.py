@@ -1,9 +1,9 @@
 """Write the hash-locked requirement files under ``constraints/``.
 
-``cpu.txt`` is what ``make setup`` installs, the server's packages included, apart from torch (whose build, and so whose
-hash, is the choice of the machine that installs it); ``dev.txt`` adds the tools for tests, lint and types. pip resolves
-the versions for the running interpreter and names the hashes of the wheels of every supported Python and platform;
-nothing is downloaded but metadata.
+``cpu.txt`` is what ``make setup`` installs, with what serving Lean and asking servers take, apart from torch (whose
+build, and so whose hash, is the choice of the machine that installs it); ``dev.txt`` adds the tools for tests, lint and
+types. pip resolves the versions for the running interpreter and names the hashes of the wheels of every supported
+Python and platform; nothing is downloaded but metadata.
 """
 
 import json
@@ -66,7 +66,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     train = [requirement for requirement in extras["train"] if not requirement.startswith("torch")]
-    cpu = lock([*project["dependencies"], *train, *extras["serve"], *TORCH])
+    cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH])
     known = [f"{name}=={version}" for name, (version, _) in cpu.items()]
     dev = lock([*extras["dev"], *known])
     write(ROOT / "constraints" / "cpu.txt", cpu)

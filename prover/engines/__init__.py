@@ -1,8 +1,9 @@
 """Engines turn prompts into completions. They are plugs: the stages know only the protocol below."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -38,6 +39,19 @@ class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt_tokens: int
     completion_tokens: int
     logprob: float | None
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """An engine that is dear to start, and so is kept over rounds."""
+
+    def rest(self) -> None:
+        """Free what training needs, until the next ``swap``."""
+        ...
+
+    def swap(self, path: Path) -> bool:
+        """Take another checkpoint's weights in place. False where another engine has to be opened for it."""
+        ...
 
 
 class Engine(Protocol):

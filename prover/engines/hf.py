@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from prover.conversations import prompt_ids
 from prover.device import Device, has_fast_bfloat16, pick_device, use_threads
 from prover.engines import Completion, GenerationRequest, Sampling
 from prover.engines.decode import check_attention, next_logits, prepare, read_prompts
@@ -108,12 +109,7 @@ class HfEngine:
         """Prompts as token ids, remembered between :meth:`fits` and :meth:`generate`."""
         new = [c for c in dict.fromkeys(conversations) if c not in self._prompts]
         if new:
-            texts = self._tokenizer.apply_chat_template(
-                [[{"role": m.role, "content": m.content} for m in c] for c in new],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            self._prompts.update(zip(new, self._tokenizer(texts, add_special_tokens=False)["input_ids"]))
+            self._prompts.update(zip(new, prompt_ids(self._tokenizer, new, self._path)))
         return [self._prompts[c] for c in conversations]
 
     def _cut(self, request: GenerationRequest, prompt: list[int], sampling: Sampling) -> Iterator[_Group]:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from prover.artifacts import file_digest
 from prover.config import PLACEMENT, EngineConfig, ScriptedEngine
-from prover.engines import Engine
+from prover.engines import Engine, Lasting
 from prover.models import Model
 
 
@@ -18,6 +18,7 @@ class EngineLease:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._open: tuple[str, Engine] | None = None
+        self._resting = False
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -28,9 +29,12 @@ class EngineLease:
         return recipe
 
     def engine(self, model: Model) -> Engine:
-        if self._open is not None and self._open[0] == model.fingerprint:
+        if self._open is not None and self._open[0] == model.fingerprint and not self._resting:
             return self._open[1]
-        self.release()
+        if self._open is not None and isinstance(held := self._open[1], Lasting) and held.swap(model.path):
+            self._open, self._resting = (model.fingerprint, held), False
+            return held
+        self._close()
         from prover.engines.opening import open_engine  # late: imports torch
 
         engine = open_engine(self.config, model.path).__enter__()
@@ -39,8 +43,15 @@ class EngineLease:
 
     def release(self) -> None:
         """Free the model's memory, for training."""
+        if self._open is not None and isinstance(held := self._open[1], Lasting):
+            held.rest()
+            self._resting = True
+        else:
+            self._close()
+
+    def _close(self) -> None:
         if self._open is not None:
-            held, self._open = self._open, None
+            held, self._open, self._resting = self._open, None, False
             held[1].__exit__(None, None, None)
 
     def __enter__(self) -> Self:
@@ -49,4 +60,4 @@ class EngineLease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.release()
+        self._close()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.pointers import expand_pointers
+from prover.prompts import Prompt
 from prover.records import Attempt, ChatMessage, Problem, TrainingExample
 from prover.seeds import derive_seed
 from prover.tactics import random_proof, render
@@ -20,7 +20,7 @@ def tactic_attempts(
     problems: Artifact,
     tactics: tuple[str, ...],
     share: float,
-    prompt: prompts.Style,
+    prompt: Prompt,
     series: str,
     seed: int,
     clean: bool = False,
@@ -33,7 +33,7 @@ def tactic_attempts(
         "tactics": list(tactics),
         "share": share,
         "seed": seed if share < 1 else 0,
-        "prompt": {"style": prompt, "version": prompts.version()},
+        "prompt": prompt.recipe,
     }
 
     def make(problem: Problem) -> list[Attempt]:
@@ -60,14 +60,14 @@ def _written(
     return writer.finish(counts)
 
 
-def _tactic_attempts(problem: Problem, tactics: tuple[str, ...], prompt: prompts.Style, series: str) -> list[Attempt]:
-    asked = prompts.proof_prompt(problem, prompt)
+def _tactic_attempts(problem: Problem, tactics: tuple[str, ...], prompt: Prompt, series: str) -> list[Attempt]:
+    asked = prompt.first(problem)
     found: list[Attempt] = []
     for number, template in enumerate(tactics):
         proof = render(template, problem)
         if proof is None:
             continue
-        completion = prompts.answer(problem, proof, prompt)
+        completion = prompt.solution(problem, proof)
         found.append(
             Attempt(
                 id=f"{problem.id}/{series}.{number}",
@@ -92,7 +92,7 @@ def grammar_examples(
     *,
     problems: Artifact,
     per_problem: int,
-    prompt: prompts.Style,
+    prompt: Prompt,
     seed: int,
     weight: float = 1.0,
     clean: bool = False,
@@ -106,7 +106,7 @@ def grammar_examples(
         "problems": problems.fingerprint,
         "per_problem": per_problem,
         "weight": weight,
-        "prompt": {"style": prompt, "version": prompts.version()},
+        "prompt": prompt.recipe,
         "seed": seed,
     }
     return _written(
@@ -117,11 +117,9 @@ def grammar_examples(
     )
 
 
-def _grammar(
-    problem: Problem, per_problem: int, weight: float, prompt: prompts.Style, seed: int
-) -> list[TrainingExample]:
+def _grammar(problem: Problem, per_problem: int, weight: float, prompt: Prompt, seed: int) -> list[TrainingExample]:
     rng = random.Random(derive_seed(seed, "grammar", problem.id))
-    asked = prompts.proof_prompt(problem, prompt)
+    asked = prompt.first(problem)
     return [
         TrainingExample(
             id=f"{problem.id}/grammar.{number}",
@@ -129,7 +127,7 @@ def _grammar(
                 *asked,
                 ChatMessage(
                     role="assistant",
-                    content=prompts.answer(problem, random_proof(problem, rng), prompt),
+                    content=prompt.solution(problem, random_proof(problem, rng)),
                 ),
             ),
             problem_id=problem.id,

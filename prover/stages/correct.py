@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
 from prover.config import CorrectConfig, SamplingConfig
 from prover.engines import Sampling
 from prover.engines.lease import EngineLease
 from prover.models import Model
 from prover.progress import Progress
+from prover.prompts import Prompt
 from prover.records import Attempt, Problem, Verdict
 from prover.seeds import derive_seed
 from prover.stages import sample
@@ -25,7 +25,7 @@ def run(
     failed: Judged,
     model: Model,
     lease: EngineLease,
-    prompt: prompts.Style,
+    prompt: Prompt,
     sampling: SamplingConfig,
     config: CorrectConfig,
     series: str,
@@ -67,14 +67,20 @@ def run(
             for number, parent in enumerate(_failures(problem, tried, judged)[: config.per_problem])
         ]
 
-    counts = {"attempts": 0, "unasked": 0}
+    counts = {"attempts": 0, "unasked": 0, "cut": 0}
+
+    def count(index: int, corrected: list[Attempt]) -> None:
+        asked = {attempt.parent_id: attempt.messages for attempt in corrected}
+        counts["attempts"] += len(corrected)
+        for problem, _, parent, verdict in parents(index):
+            counts["unasked"] += parent.id not in asked
+            counts["cut"] += parent.id in asked and asked[parent.id] != next(prompt.revisions(problem, parent, verdict))
+
     for index in range(problems.shards):
         if index not in owed:
             on_shard(writer.artifact, index)
             if not writer.finished:
-                corrected = writer.artifact.read_shard(index, Attempt)
-                counts["attempts"] += len(corrected)
-                counts["unasked"] += len(parents(index)) - len(corrected)
+                count(index, writer.artifact.read_shard(index, Attempt))
     if writer.finished:
         return writer.finished
     drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
@@ -84,7 +90,7 @@ def run(
                 sample.Ask(
                     f"{problem.id}/{series}.t{turn}.{number}",
                     problem,
-                    prompts.correction_prompt(problem, parent, verdict, prompt),
+                    prompt.revisions(problem, parent, verdict),
                     (derive_seed(seed, series, turn, parent.id),),
                     parent.id,
                 )
@@ -94,14 +100,10 @@ def run(
                 lease.engine(model), asks, drawn, prompt, model, round=round, turn=turn, meter=meter
             )
             writer.write(index, corrected)
-            counts["attempts"] += len(corrected)
-            counts["unasked"] += len(asks) - len(corrected)
+            count(index, corrected)
             meter.add(owed_problems(problems, [index]))
             on_shard(writer.artifact, index)
-    if counts["unasked"]:
-        progress.note(
-            f"{series} turn {turn}: {counts['unasked']} corrections do not fit the model's context and were not asked"
-        )
+    sample.tell_overflow(counts, f"{series} turn {turn}: {{}} corrections", progress)
     return writer.finish(counts)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.config import InitModel
 from prover.models import Model
+from prover.prompts import Prompt
 from prover.records import Problem, TrainingExample
 
 
@@ -16,7 +16,7 @@ def run(
     problems: Artifact,
     examples: Sequence[Artifact] = (),
     config: InitModel,
-    prompt: prompts.Style,
+    prompt: Prompt,
     seed: int,
     clean: bool = False,
 ) -> Model:
@@ -28,7 +28,7 @@ def run(
             "config": config.model_dump(mode="json"),
             "problems": problems.fingerprint,
             "examples": [artifact.fingerprint for artifact in examples],
-            "prompt": {"style": prompt, "version": prompts.version()},
+            "prompt": prompt.recipe,
             "seed": seed,
         },
         0,
@@ -44,9 +44,9 @@ def run(
     return model
 
 
-def _texts(problems: Artifact, examples: Sequence[Artifact], prompt: prompts.Style) -> Iterator[str]:
+def _texts(problems: Artifact, examples: Sequence[Artifact], prompt: Prompt) -> Iterator[str]:
     for problem in problems.read(Problem):
-        yield from (message.content for message in prompts.proof_prompt(problem, prompt))
+        yield from (message.content for message in prompt.first(problem))
     for artifact in examples:
         for example in artifact.read(TrainingExample):
             yield example.messages[-1].content

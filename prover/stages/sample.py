@@ -1,29 +1,29 @@
 """Sample whole proofs: problems to attempts, shard by shard."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
 from prover.config import SamplingConfig
 from prover.engines import Completion, Engine, GenerationRequest, Sampling
 from prover.engines.lease import EngineLease
 from prover.models import Model
 from prover.progress import Meter, Progress
-from prover.records import Attempt, ChatMessage, Problem
+from prover.prompts import Messages, Prompt
+from prover.records import Attempt, Problem
 from prover.seeds import derive_seed
 
 
 def recipe(
-    problems: Artifact, model: Model, lease: EngineLease, prompt: prompts.Style, sampling: SamplingConfig, **more: Any
+    problems: Artifact, model: Model, lease: EngineLease, prompt: Prompt, sampling: SamplingConfig, **more: Any
 ) -> dict[str, Any]:
     """What decides sampled attempts."""
     return {
         "problems": problems.fingerprint,
         "model": model.fingerprint,
         "engine": lease.recipe,
-        "prompt": {"style": prompt, "version": prompts.version()},
+        "prompt": prompt.recipe,
         "sampling": sampling.model_dump(mode="json"),
         **more,
     }
@@ -35,7 +35,7 @@ def run(
     problems: Artifact,
     model: Model,
     lease: EngineLease,
-    prompt: prompts.Style,
+    prompt: Prompt,
     sampling: SamplingConfig,
     series: str,
     round: int,
@@ -55,12 +55,12 @@ def run(
         clean=clean,
     )
     owed = set() if writer.finished else set(writer.missing())
-    counts = {"attempts": 0, "tokens": 0, "unasked": 0}
+    counts = {"attempts": 0, "tokens": 0, "unasked": 0, "cut": 0}
     for index in range(problems.shards):
         if index not in owed:
             on_shard(writer.artifact, index)
             if not writer.finished:
-                _count(counts, writer.artifact.read_shard(index, Attempt), problems.read_shard(index, Problem))
+                _count(counts, writer.artifact.read_shard(index, Attempt), problems.read_shard(index, Problem), prompt)
     if writer.finished:
         return writer.finished
     drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
@@ -71,41 +71,51 @@ def run(
                 Ask(
                     f"{p.id}/{series}.t0",
                     p,
-                    prompts.proof_prompt(p, prompt),
+                    prompt.firsts(p),
                     tuple(derive_seed(seed, series, p.id, i) for i in range(sampling.n)),
                 )
                 for p in batch
             ]
             attempts = generate(lease.engine(model), asks, drawn, prompt, model, round=round, turn=0, meter=meter)
             writer.write(index, attempts)
-            _count(counts, attempts, batch)
+            _count(counts, attempts, batch, prompt)
             meter.add(len(batch))
             on_shard(writer.artifact, index)
-    if counts["unasked"]:
-        progress.note(f"{series}: {counts['unasked']} prompts do not fit the model's context and were not asked")
+    tell_overflow(counts, f"{series}: {{}} prompts", progress)
     return writer.finish(counts)
 
 
-def _count(counts: dict[str, int], attempts: list[Attempt], problems: list[Problem]) -> None:
+def _count(counts: dict[str, int], attempts: list[Attempt], problems: list[Problem], prompt: Prompt) -> None:
+    asked = {attempt.problem_id: attempt.messages for attempt in attempts}
     counts["attempts"] += len(attempts)
     counts["tokens"] += sum(attempt.completion_tokens for attempt in attempts)
-    counts["unasked"] += len(problems) - len({attempt.problem_id for attempt in attempts})
+    counts["unasked"] += len(problems) - len(asked)
+    counts["cut"] += sum(p.id in asked and asked[p.id] != prompt.first(p) for p in problems)
+
+
+def tell_overflow(counts: dict[str, int], what: str, progress: Progress) -> None:
+    """Say how many of ``what`` (with a place for the number) were too long, and what became of them."""
+    if counts["cut"]:
+        progress.note(f"{what.format(counts['cut'])} did not fit the model's context and were cut to fit")
+    if counts["unasked"]:
+        progress.note(f"{what.format(counts['unasked'])} do not fit the model's context and were not asked")
 
 
 class Ask:
-    """One conversation to complete: for a problem, from a parent attempt where it is a correction."""
+    """One conversation to complete: for a problem, from a parent attempt where it is a correction. Of its variants the
+    first that fits the model's context is asked."""
 
     def __init__(
         self,
         id: str,
         problem: Problem,
-        messages: tuple[ChatMessage, ...],
+        variants: Iterable[Messages],
         seeds: tuple[int, ...],
         parent_id: str | None = None,
     ) -> None:
         self.id = id
         self.problem = problem
-        self.messages = messages
+        self.variants = iter(variants)
         self.seeds = seeds
         self.parent_id = parent_id
 
@@ -114,7 +124,7 @@ def generate(
     engine: Engine,
     asks: Sequence[Ask],
     sampling: Sampling,
-    prompt: prompts.Style,
+    prompt: Prompt,
     model: Model,
     *,
     round: int,
@@ -123,21 +133,31 @@ def generate(
 ) -> list[Attempt]:
     """Complete the conversations; attempts in the order of the asks and their seeds, whatever finished first.
 
-    Conversations that do not fit the model's context yield no attempts.
+    Conversations of which no variant fits the model's context yield no attempts.
     """
-    fitting = [ask for ask in asks if engine.fits(ask.messages)]
-    requests = [GenerationRequest(id=ask.id, messages=ask.messages, seeds=ask.seeds) for ask in fitting]
+    chosen = [(ask, next(filter(engine.fits, ask.variants), None)) for ask in asks]
+    fitting = [(ask, messages) for ask, messages in chosen if messages is not None]
+    requests = [GenerationRequest(id=ask.id, messages=messages, seeds=ask.seeds) for ask, messages in fitting]
     done: dict[tuple[str, int], Completion] = {}
     for completion in engine.generate(requests, sampling):
         done[completion.request_id, completion.index] = completion
         meter.add(attempts=1, tokens=completion.completion_tokens)
     return [
-        _attempt(ask, i, done[ask.id, i], prompt, model, round, turn) for ask in fitting for i in range(len(ask.seeds))
+        _attempt(ask, messages, i, done[ask.id, i], prompt, model, round, turn)
+        for ask, messages in fitting
+        for i in range(len(ask.seeds))
     ]
 
 
 def _attempt(
-    ask: Ask, index: int, completion: Completion, prompt: prompts.Style, model: Model, round: int, turn: int
+    ask: Ask,
+    messages: Messages,
+    index: int,
+    completion: Completion,
+    prompt: Prompt,
+    model: Model,
+    round: int,
+    turn: int,
 ) -> Attempt:
     return Attempt(
         id=f"{ask.id}.{index}",
@@ -145,13 +165,13 @@ def _attempt(
         round=round,
         turn=turn,
         model=model.name,
-        messages=ask.messages,
+        messages=messages,
         completion=completion.text,
         finish_reason=completion.finish_reason,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
         seed=ask.seeds[index],
         parent_id=ask.parent_id,
-        proof=prompts.extract_proof(completion.text, ask.problem, prompt, completion.finish_reason),
+        proof=prompt.extract(completion.text, ask.problem, completion.finish_reason),
         logprob=completion.logprob,
     )

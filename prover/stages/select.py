@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lean_env.source import normalise_proof
-from prover import prompts
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.config import SelectConfig
+from prover.prompts import Prompt
 from prover.records import Attempt, ChatMessage, Problem, TrainingExample, Verdict
 from prover.seeds import derive_seed
 from prover.stages.verify import Judged
@@ -20,7 +20,7 @@ def run(
     *,
     problems: Artifact,
     judged: Sequence[Judged],
-    prompt: prompts.Style,
+    prompt: Prompt,
     config: SelectConfig,
     seed: int,
     clean: bool = False,
@@ -40,7 +40,7 @@ def run(
             "seed": seed,
             "problems": problems.fingerprint,
             "verdicts": [verdicts.fingerprint for _, verdicts in judged],
-            "prompt": {"style": prompt, "version": prompts.version()},
+            "prompt": prompt.recipe,
             "config": config.model_dump(mode="json"),
         },
         problems.shards,
@@ -105,9 +105,9 @@ class _Chosen(NamedTuple):
 
 
 def _examples(
-    problem: Problem, attempts: list[Attempt], prompt: prompts.Style, rarity: float, common: Counter[int]
+    problem: Problem, attempts: list[Attempt], prompt: Prompt, rarity: float, common: Counter[int]
 ) -> list[TrainingExample]:
-    asked = prompts.proof_prompt(problem, prompt)
+    asked = prompt.first(problem)
     examples: list[TrainingExample] = []
     for attempt in attempts:
         answer = ChatMessage(role="assistant", content=attempt.completion)

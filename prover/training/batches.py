@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prover.conversations import answered_ids
 from prover.errors import TrainingError
 from prover.jsonl import read_jsonl
 from prover.records import TrainingExample
@@ -67,11 +68,9 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
         for example in chunk:
             if len(example.messages) < 2 or example.messages[-1].role != "assistant":
                 raise TrainingError(f"example {example.id}: messages must end with an answer to something")
-        talks = [[{"role": m.role, "content": m.content} for m in example.messages] for example in chunk]
-        wholes = _render(tokenizer, talks, answer=False)
-        heads = _render(tokenizer, [talk[:-1] for talk in talks], answer=True)
-        for example, whole, head in zip(chunk, wholes, heads):
-            if whole[: len(head)] != head or len(whole) <= len(head):
+        answered = answered_ids(tokenizer, [example.messages for example in chunk], tokenizer.name_or_path)
+        for example, (whole, answer) in zip(chunk, answered):
+            if not 0 < answer < len(whole):
                 raise TrainingError(
                     f"example {example.id}: the tokens of its prompt are no prefix of the whole conversation, so the "
                     "loss cannot be kept to the answer; the model's chat template rewrites earlier messages, or the "
@@ -82,7 +81,7 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
                 continue
             tokens.extend(whole)
             starts.append(len(tokens))
-            prompts.append(len(head))
+            prompts.append(answer)
             weights.append(example.weight)
             ids.append(example.id)
     return Tokenized(
@@ -107,11 +106,6 @@ def _chunks(paths: Sequence[Path]) -> Iterator[list[TrainingExample]]:
                 chunk = []
     if chunk:
         yield chunk
-
-
-def _render(tokenizer: Any, talks: list[list[dict[str, str]]], *, answer: bool) -> list[list[int]]:
-    texts = tokenizer.apply_chat_template(talks, tokenize=False, add_generation_prompt=answer)
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> list[NDArray[np.int64]]:

@@ -22,7 +22,8 @@ from prover.stages.evaluate import ProblemScore
 
 CONFIG = """
 rounds = 1
-prompt = "plain"
+[prompt]
+template = "plain"
 
 [train]
 source = "core"
@@ -255,7 +256,7 @@ def test_a_scripted_engine_replays_answers(tmp_path: Path) -> None:
     answers.write_text(
         json.dumps({"request_id": "p/s.t0", "completions": ["by omega", "by sorry", "by exact", "no"]}) + "\n"
     )
-    from prover.config import LeanConfig, SamplingConfig, ScriptedEngine
+    from prover.config import LeanConfig, PromptConfig, SamplingConfig, ScriptedEngine
     from prover.single import sampled, verified
 
     model = tmp_path / "model"
@@ -267,7 +268,7 @@ def test_a_scripted_engine_replays_answers(tmp_path: Path) -> None:
         model,
         sampling=SamplingConfig(n=4, max_tokens=8),
         engine=ScriptedEngine(type="scripted", path=answers),
-        prompt="plain",
+        prompt=PromptConfig(template="plain"),
         series="s",
     )
     verdicts = verified(tmp_path / "v", problems, attempts.path, lean=LeanConfig(workers=1))

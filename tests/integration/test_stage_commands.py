@@ -54,7 +54,7 @@ def test_the_stages_chain(folder: Path) -> None:
     small = ["--vocab-size", 400, "--hidden-size", 32, "--layers", 1, "--context", 128]
     prover("init-model", problems, "--out", folder / "base", *small)
     model = folder / "base" / "model"
-    plain = ["--set", "prompt=plain"]
+    plain = ["--set", "prompt.template=plain"]
 
     sampling = [problems, "--model", model, "--out", folder / "sample", "-n", 2, *replayed(script), *plain]
     said = prover("sample", *sampling)
@@ -104,5 +104,7 @@ def test_the_stages_chain(folder: Path) -> None:
 def test_the_tactic_list_is_a_baseline(folder: Path) -> None:
     name, text, _ = PROBLEMS[0]
     problems = lines(folder / "one.jsonl", [{"id": name, "header": "", "formal_statement": text}])
-    said = prover("evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "-s", "prompt=plain")
+    said = prover(
+        "evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "-s", "prompt.template=plain"
+    )
     assert "pass@all 100.0" in said

@@ -83,7 +83,10 @@ def test_version() -> None:
         (["problems", "minif2f"], "FILE is needed here"),
         (["problems", "minif2f", "x", "--split", "train"], "--split: "),
         (["problems", "corr"], "core"),
-        (["evaluate", "p", "--out", "o"], "give --model DIR, or --portfolio, and not both"),
+        (
+            ["evaluate", "p", "--out", "o", "--model", "m", "--portfolio"],
+            "give --model DIR, or --portfolio, and not both",
+        ),
         (
             ["evaluate", "p", "--out", "o", "--model", "m", "-n", "4", "-k", "8"],
             "--set: evaluate: Value error, every k must lie between 1 and n = 4, got [8]",

@@ -34,7 +34,7 @@ def test_shipped_configurations_parse(file: Path) -> None:
     assert IterateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-SAME = {"seed", "prompt", "workers", "device", "type", "source", "split", "portfolio"}
+SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio"}
 """May be alike everywhere: what the machine or the user's model decides, members of unions, and a baseline that is
 off by default."""
 
@@ -117,11 +117,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_a_stage_takes_its_sections_of_a_configuration_and_what_is_set_beside() -> None:
     file = ROOT / "configs" / "quickstart.toml"
-    overrides = [parse_override(text) for text in ("sampling.n=32", "engine.batch_size=16", "prompt=chat")]
+    overrides = [parse_override(text) for text in ("sampling.n=32", "engine.batch_size=16", "prompt.template=chat")]
     config, whole = load_stage_config(file, overrides), load_config(file)
     assert (config.sampling.n, config.sampling.max_tokens) == (32, whole.sampling.max_tokens)
     assert isinstance(config.engine, TransformersEngine) and config.engine.batch_size == 16
-    assert config.prompt == "chat" and config.sft == whole.sft
+    assert config.prompt.template == "chat" and config.sft == whole.sft
 
 
 def test_setting_the_kind_of_a_section_keeps_what_the_new_kind_knows(tmp_path: Path) -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
-from prover.config import CorrectConfig, SamplingConfig
+from prover.config import CorrectConfig, PromptConfig, SamplingConfig
 from prover.config import ScriptedEngine as ScriptedConfig
 from prover.engines.lease import EngineLease
 from prover.engines.scripted import ScriptedEngine
 from prover.models import Model
 from prover.progress import Silent
+from prover.prompts import Prompt
 from prover.records import Attempt, ChatMessage, Problem, Verdict
 from prover.stages import correct
+
+PLAIN = Prompt(PromptConfig(template="plain"))
 
 
 class ShortContext(ScriptedEngine):
@@ -90,7 +93,7 @@ def test_what_does_not_fit_is_counted_also_after_a_kill(tmp_path: Path, killed_a
             failed=judged,
             model=Model(tmp_path, "x", "m"),
             lease=Lease(ScriptedConfig(type="scripted", path=script)),
-            prompt="plain",
+            prompt=PLAIN,
             sampling=SamplingConfig(),
             config=CorrectConfig(turns=1),
             series="r1",
@@ -106,5 +109,5 @@ def test_what_does_not_fit_is_counted_also_after_a_kill(tmp_path: Path, killed_a
             run(tmp_path / "c", killed_after)
     made = run(tmp_path / "c", 0)
     assert [a.parent_id for a in made.read(Attempt)] == ["p.1", "q.1"]
-    assert read_manifest(made.path).counts == {"attempts": 2, "unasked": 2}
+    assert read_manifest(made.path).counts == {"attempts": 2, "unasked": 2, "cut": 0}
     assert notes.lines == ["r1 turn 1: 2 corrections do not fit the model's context and were not asked"]

@@ -6,16 +6,18 @@ import msgspec
 import pytest
 
 from prover.artifacts import Artifact, ArtifactWriter
-from prover.config import SelectConfig
-from prover.prompts import proof_prompt
+from prover.config import PromptConfig, SelectConfig
+from prover.prompts import Prompt
 from prover.records import Attempt, ChatMessage, Problem, TrainingExample, Verdict
 from prover.stages import select
 
 PROBLEM = Problem(id="p", header="", formal_statement="theorem p : True")
 
+PLAIN = Prompt(PromptConfig(template="plain"))
+
 
 def attempt(ident: str, proof: str, turn: int = 0) -> Attempt:
-    asked = proof_prompt(PROBLEM, "plain")
+    asked = PLAIN.first(PROBLEM)
     talk = (*asked, ChatMessage(role="assistant", content="by bad"), ChatMessage(role="user", content="1:1 no"))
     return Attempt(
         id=ident,
@@ -55,7 +57,7 @@ def examples(
         folder / out,
         problems=problems(folder),
         judged=judged,
-        prompt="plain",
+        prompt=PLAIN,
         config=SelectConfig(per_problem=cap),
         seed=1,
     )
@@ -99,7 +101,7 @@ def test_an_answer_that_many_problems_share_weighs_less(tmp_path: Path) -> None:
         tmp_path / "out",
         problems=problems,
         judged=[stage(tmp_path, "x", [(a, True) for a in tried])],
-        prompt="plain",
+        prompt=PLAIN,
         config=SelectConfig(per_problem=4, rarity=0.5),
         seed=1,
     )
