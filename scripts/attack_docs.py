@@ -60,8 +60,8 @@ INTRODUCTION = """# Attacks, a line a case
 
 Every line is a test of `tests/attacks/test_attacks.py`: the candidate is in the file named, its verdict must have the
 status given here, and the verdict's reason must begin as given under "stopped by". Steps are those of
-[soundness.md](soundness.md). *Past the filter* means that the syntax filter (step 2) was switched off, so that what comes
-after it has to stand alone. This page is written by `scripts/attack_docs.py` from those files.
+[soundness.md](soundness.md). *Past the filter* means that the syntax filter (step 2) was switched off, so that what
+comes after it has to stand alone. This page is written by `scripts/attack_docs.py` from those files.
 """
 
 
