@@ -35,6 +35,7 @@ lint: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/python scripts/config_docs.py --check
+	@$(BIN)/python scripts/attack_docs.py --check
 
 typecheck: dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
