@@ -79,20 +79,22 @@ structure Part where
 
 def hexDigit (n : Nat) : Char := if n < 10 then Char.ofNat (48 + n) else Char.ofNat (87 + n)
 
-/-- Last first, as are the characters before it. -/
-def addHex (n : Nat) (r : List Char) : List Char :=
-  hexDigit (n % 16) :: hexDigit (n / 16 % 16) :: hexDigit (n / 256 % 16) :: hexDigit (n / 4096 % 16) :: 'u' :: '\\' :: r
+def addHex (r : String) (n : Nat) : String :=
+  ((((r ++ "\\u").push (hexDigit (n / 4096 % 16))).push (hexDigit (n / 256 % 16))).push (hexDigit (n / 16 % 16))).push
+    (hexDigit (n % 16))
 
-def quotedChars : List Char → List Char → List Char
-  | [], r => r
-  | c :: cs, r =>
-    if c == '"' || c == '\\' then quotedChars cs (c :: '\\' :: r) else
+/-- A string grows here instead of a list of characters, because a constant character in a list is one of those things that
+this Lean cannot find when it runs. -/
+def quotedTo (r : String) : List Char → String
+  | [] => r.push '"'
+  | c :: cs =>
+    if c == '"' || c == '\\' then quotedTo ((r.push '\\').push c) cs else
     let n := c.toNat
-    if n ≥ 65536 then quotedChars cs (addHex (56320 + (n - 65536) % 1024) (addHex (55296 + (n - 65536) / 1024) r))
-    else if n < 32 || n > 126 then quotedChars cs (addHex n r)
-    else quotedChars cs (c :: r)
+    if n ≥ 65536 then quotedTo (addHex (addHex r (55296 + (n - 65536) / 1024)) (56320 + (n - 65536) % 1024)) cs
+    else if n < 32 || n > 126 then quotedTo (addHex r n) cs
+    else quotedTo (r.push c) cs
 
-def quoted (s : String) : String := Wire.stringOf ('"' :: quotedChars s.toList ['"'])
+def quoted (s : String) : String := quotedTo "\"" s.toList
 
 def truth (b : Bool) : String := if b then "true" else "false"
 
