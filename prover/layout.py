@@ -10,6 +10,10 @@ TRAIN = "train"
 """Name of the set that is learned from, beside those for evaluation."""
 ATTEMPTS, VERDICTS, SCORES = "attempts", "verdicts", "scores"
 """What an evaluation's folder holds."""
+CHECKED = "checked"
+"""There too, where another kernel was asked: the verdicts with its opinion."""
+AGREED = "agreed "
+"""Begins the name of the count, among the scores, of proofs that an external checker agreed to."""
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -81,6 +81,16 @@ RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
 ]
 
+CheckerName = Annotated[
+    str | None,
+    typer.Option(
+        "--checker",
+        metavar="NAME[=PATH]",
+        help="Put each proof to another kernel too: nanoda, found as nanoda_bin on the PATH or at PATH.",
+        show_default="none",
+    ),
+]
+
 Prompt = Annotated[
     Style, typer.Option("--prompt", help="plain: statement and lemma names, for small models; chat: instructions.")
 ]

@@ -8,6 +8,7 @@ returns.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lean_env.external import Checker
 from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
@@ -141,11 +142,12 @@ def certified(
     verdicts: Path,
     *,
     lean: LeanConfig,
+    checker: Checker | None = None,
     require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """The verdicts with every proof certified, or proved no longer."""
+    """The verdicts with every proof certified, and put to ``checker``, or proved no longer."""
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
         source = open_problems(problems, out)
@@ -156,6 +158,7 @@ def certified(
             pool=pool,
             limits=lean.limits(),
             series=out.name,
+            checker=checker,
             progress=progress or Silent(),
             clean=clean,
         )
@@ -266,6 +269,7 @@ def evaluated(
     ks: Sequence[int],
     sampling: SamplingConfig,
     lean: LeanConfig,
+    checker: Checker | None = None,
     require_sandbox: bool = False,
     engine: EngineConfig | None = None,
     prompt: Style = "chat",
@@ -273,7 +277,8 @@ def evaluated(
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
+    """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list. With
+    ``checker`` every proof is put to it too: verdicts with its opinion are in ``out/checked``."""
     progress = progress or Silent()
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
@@ -329,6 +334,19 @@ def evaluated(
                 judge,
                 pool.close,
             )
+        if checker is not None:
+            checked = certify_stage.run(
+                out / layout.CHECKED,
+                problems=source,
+                judged=judged,
+                pool=pool,
+                limits=lean.limits(),
+                series=out.name,
+                checker=checker,
+                progress=progress,
+                clean=clean,
+            )
+            judged = judged[0], checked
         return evaluate.run(
             out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
         )

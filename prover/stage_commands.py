@@ -8,6 +8,7 @@ import typer
 from prover.options import (
     Attempts,
     BatchSize,
+    CheckerName,
     Clean,
     CpuSeconds,
     Device,
@@ -152,10 +153,12 @@ def certify(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    checker: CheckerName = None,
     require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
-    """Put proofs that are only audited to a second Lean, which never sees their text."""
+    """Put proofs that are only audited to a second Lean, which never sees their text; also to another kernel."""
+    from lean_env import external
     from prover import single
     from prover.console import open_progress
 
@@ -167,6 +170,7 @@ def certify(
             attempts,
             verdicts,
             lean=lean,
+            checker=external.find(checker) if checker else None,
             require_sandbox=require_sandbox,
             clean=clean,
             progress=progress,
@@ -341,6 +345,7 @@ def evaluate(
     cpu_seconds: CpuSeconds = None,
     memory_mb: MemoryMb = None,
     lean_project: Project = None,
+    checker: CheckerName = None,
     require_sandbox: RequireSandbox = False,
     clean: Clean = False,
 ) -> None:
@@ -351,6 +356,7 @@ def evaluate(
     ks = sorted(set(k or [1, 8]))
     if ks[-1] > sampling.n and not portfolio:
         raise typer.BadParameter(f"-k {ks[-1]} needs at least as many attempts: -n {ks[-1]}")
+    from lean_env import external
     from prover import single
     from prover.console import open_progress
     from prover.report import print_scores
@@ -363,6 +369,7 @@ def evaluate(
             ks=ks,
             sampling=sampling,
             lean=lean_config(workers, heartbeats, cpu_seconds, memory_mb, lean_project),
+            checker=external.find(checker) if checker else None,
             require_sandbox=require_sandbox,
             engine=engine_config(script, batch_size, device),
             prompt=prompt.value,
