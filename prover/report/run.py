@@ -161,7 +161,7 @@ def _level(manifest: Manifest) -> str:
     if certified is None or certified != proved:
         return "audited"
     agreed = [
-        name.removeprefix(layout.AGREED) for name, count in manifest.counts.items() if name.startswith(layout.AGREED)
+        name.removeprefix(layout.AGREED) for name in manifest.counts if name.startswith(layout.AGREED)
     ]
     every = [name for name in sorted(agreed) if manifest.counts[layout.AGREED + name] == proved]
     return ", ".join(["certified", *every])

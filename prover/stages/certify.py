@@ -1,5 +1,5 @@
-"""Raise verdicts that are only audited to certified, and have another kernel's opinion of them, or find that they do not
-hold."""
+"""Raise verdicts that are only audited to certified, and to what another kernel agrees to, or find that they do not hold.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
