@@ -145,6 +145,8 @@ class LeanPool:
         once what was read before is answered. Raises WorkerError or CanaryError when Lean itself cannot be had; what
         was not yielded is owed.
         """
+        if opinion is not None and not certify:
+            raise ValueError("an opinion is asked of certified proofs only: it needs certify")
         for answer in self._run(requests, self._check_task, certify, opinion):
             assert isinstance(answer, Verdict | StatementFailure)
             yield answer

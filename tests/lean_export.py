@@ -1,5 +1,5 @@
-"""A reader of lean4export's NDJSON, format 3.1.0, written from its description alone: what a checker has to find in order
-before it can type anything. Standard library only, because the stand-in for a checker uses it too."""
+"""A reader of lean4export's NDJSON, format 3.1.0, written from its description alone: what a checker has to find in
+order before it can type anything. Standard library only, because the stand-in for a checker uses it too."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -160,9 +160,7 @@ def _level(manifest: Manifest) -> str:
     proved, certified = manifest.counts.get("proved_attempts"), manifest.counts.get("certified_attempts")
     if certified is None or certified != proved:
         return "audited"
-    agreed = [
-        name.removeprefix(layout.AGREED) for name in manifest.counts if name.startswith(layout.AGREED)
-    ]
+    agreed = [name.removeprefix(layout.AGREED) for name in manifest.counts if name.startswith(layout.AGREED)]
     every = [name for name in sorted(agreed) if manifest.counts[layout.AGREED + name] == proved]
     return ", ".join(["certified", *every])
 

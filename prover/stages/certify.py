@@ -1,5 +1,4 @@
-"""Raise verdicts that are only audited to certified, and to what another kernel agrees to, or find that they do not hold.
-"""
+"""Raise verdicts that are only audited to certified, and put them to another kernel, or find that they do not hold."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -77,27 +77,35 @@ CASES = {
     "classical": ("theorem target (p : Prop) : p ∨ ¬p", "Classical.em p"),
     "mutual types": (
         "theorem target : 4 = 4",
-        f"mutual{INDUCTIVES}end\ntheorem four : Even 2 := .step 1 (.step 0 .zero)\n"
-        "theorem target : 4 = 4 := by have := four; rfl",
+        (
+            f"mutual{INDUCTIVES}end\ntheorem four : Even 2 := .step 1 (.step 0 .zero)\n"
+            "theorem target : 4 = 4 := by have := four; rfl"
+        ),
     ),
     "nested types": (
         "theorem target : 4 = 4",
-        "inductive Tree (α : Type) : Type\n  | node : α → List (Tree α) → Option (Tree α × Nat) → Tree α\n"
-        "def leaf : Tree Nat := .node 1 [] none\n"
-        "theorem target : 4 = 4 := by have : leaf = leaf := rfl; exact rfl",
+        (
+            "inductive Tree (α : Type) : Type\n  | node : α → List (Tree α) → Option (Tree α × Nat) → Tree α\n"
+            "def leaf : Tree Nat := .node 1 [] none\n"
+            "theorem target : 4 = 4 := by have : leaf = leaf := rfl; exact rfl"
+        ),
     ),
     "structures and lets": (
         "theorem target (n : Nat) : n = n",
-        "structure Pair (α : Type) where\n  fst : α\n  snd : Nat := 3\n"
-        "def Pair.sum (p : Pair Nat) : Nat := let s := p.fst + p.snd; have t := s; t\n"
-        "theorem helper (p : Pair Nat) : p.sum = p.fst + p.snd := rfl\n"
-        "theorem target (n : Nat) : n = n := by have := helper { fst := n }; rfl",
+        (
+            "structure Pair (α : Type) where\n  fst : α\n  snd : Nat := 3\n"
+            "def Pair.sum (p : Pair Nat) : Nat := let s := p.fst + p.snd; have t := s; t\n"
+            "theorem helper (p : Pair Nat) : p.sum = p.fst + p.snd := rfl\n"
+            "theorem target (n : Nat) : n = n := by have := helper { fst := n }; rfl"
+        ),
     ),
     "recursion": (
         "theorem target (n : Nat) : 0 < n + 1",
-        "def fact : Nat → Nat\n  | 0 => 1\n  | n + 1 => (n + 1) * fact n\n"
-        "def half (n : Nat) : Nat := if h : n < 2 then 0 else half (n - 2) + 1\ntermination_by n\n"
-        "theorem target (n : Nat) : 0 < n + 1 := by\n  have := fact 3; have := half 4; omega",
+        (
+            "def fact : Nat → Nat\n  | 0 => 1\n  | n + 1 => (n + 1) * fact n\n"
+            "def half (n : Nat) : Nat := if h : n < 2 then 0 else half (n - 2) + 1\ntermination_by n\n"
+            "theorem target (n : Nat) : 0 < n + 1 := by\n  have := fact 3; have := half 4; omega"
+        ),
     ),
     "grind": ("theorem target (x y : Int) (h : 2 * x + 4 * y = 5) : False", "by grind"),
 }
