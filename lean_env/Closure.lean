@@ -253,13 +253,13 @@ partial def expr (s : State) (x : Expr) : Placed :=
 
 /-! ### Declarations -/
 
-def visits : List Name → List Step → List Step
+def visits (seen : NameSet) : List Name → List Step → List Step
   | [], r => r
-  | n :: ns, r => .visit n :: visits ns r
+  | n :: ns, r => if seen.contains n then visits seen ns r else .visit n :: visits seen ns r
 
 /-- What has to come first, literals' constants before all else, then the declaration itself. -/
 def later (s : State) (needed : List Name) (line : String) : State :=
-  { s with steps := visits s.literals (visits needed (.write line :: s.steps)), literals := [] }
+  { s with steps := visits s.seen s.literals (visits s.seen needed (.write line :: s.steps)), literals := [] }
 
 /-- `"name":…,"levelParams":…,"type":…` -/
 def signature (s : State) (c : ConstantVal) : Part :=
@@ -423,7 +423,7 @@ def visit (s : State) (n : Name) : State :=
     | .quotInfo _ => quotients s
     | .inductInfo v => inductive_ s v.all
     | .ctorInfo v => { s with steps := .visit v.induct :: s.steps }
-    | .recInfo v => { s with steps := visits v.all s.steps }
+    | .recInfo v => { s with steps := visits s.seen v.all s.steps }
 
 /-! ### Pages -/
 

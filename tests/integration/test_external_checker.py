@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lean_env import external
@@ -18,7 +19,7 @@ from lean_env.external import Checker, External
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, Verdict
 from lean_env.toolchain import find
-from prover.artifacts import Artifact, ArtifactWriter, read_manifest
+from prover.artifacts import Artifact, ArtifactWriter, open_artifact, read_manifest
 from prover.progress import Silent
 from prover.records import Attempt, Problem
 from prover.report.run import read_score
@@ -259,6 +260,19 @@ def test_the_stage_puts_every_proof_to_it(stand_in: StandIn, tmp_path: Path) -> 
     assert level(agreed) == "certified, nanoda 0.0.1"
     assert level(plain) == level(mixed) == "certified"
     assert level(audited) == "audited"
+
+
+def test_an_evaluation_states_it(stand_in: StandIn, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_bytes(msgspec.json.encode(Problem(id="q", header="", formal_statement=PROBLEMS["q"])) + b"\n")
+    out = tmp_path / "list"
+    command = [sys.executable, "-m", "prover", "evaluate", problems, "--portfolio", "--out", out, "--workers", "1"]
+    done = subprocess.run(
+        [*map(str, command), "--checker", f"nanoda={stand_in.path}"], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert "certified, nanoda 0.0.1)" in " ".join(done.stdout.split())
+    assert [v.checkers for v in open_artifact(out / "checked").read(Verdict) if v.proved] == [(LABEL,)]
 
 
 @pytest.mark.nanoda
