@@ -97,14 +97,14 @@ def parameters (r : Reading) (ss : List String) : Option (List Name) :=
   match namesAt r ss [] with | some ns => some (reversedNames ns []) | none => none
 
 /-- A string as it was before its newlines and backslashes were written as two characters. -/
-def unescaped : List Char → List Char → Option String
-  | [], r => some (Wire.stringOf r)
-  | '\\' :: 'n' :: cs, r => unescaped cs ('\n' :: r)
-  | '\\' :: '\\' :: cs, r => unescaped cs ('\\' :: r)
-  | '\\' :: _, _ => none
-  | c :: cs, r => unescaped cs (c :: r)
+def unescaped (r : String) : List Char → Option String
+  | [] => some r
+  | '\\' :: 'n' :: cs => unescaped (r ++ "\n") cs
+  | '\\' :: '\\' :: cs => unescaped (r ++ "\\") cs
+  | '\\' :: _ => none
+  | c :: cs => unescaped (r.push c) cs
 
-def stringAt (ss : List String) : Option String := unescaped (String.intercalate " " ss).toList []
+def stringAt (ss : List String) : Option String := unescaped "" (String.intercalate " " ss).toList
 
 /-! ### Names, levels, expressions -/
 

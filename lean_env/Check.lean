@@ -1,5 +1,5 @@
 module
-public meta import Certify
+public meta import Closure
 public meta import Library
 
 /-!
@@ -20,6 +20,8 @@ structure Caches where
   imports : IO.Ref (List Session.Imported)
   headers : IO.Ref (List Session.Header)
   references : IO.Ref (List Judge.Reference)
+  /-- What is left of the closure that is being written. -/
+  closing : IO.Ref (Option Closure.State)
 
 def maxReferences : Nat := 48
 
@@ -122,6 +124,7 @@ def about (c : Caches) (j : Json) : IO Json := do
     | none => match Wire.field j "op" with
       | "check" => check h g ref j start
       | "certify" => certify g ref j start
+      | "closure" => Closure.beginOp c.closing g ref j
       | _ => return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
 
 /-- A whole file, imports and all, as `lean FILE` would take it. -/
@@ -155,6 +158,8 @@ def answer (c : Caches) (j : Json) : IO Json :=
   | "check" => about c j
   | "elaborate" => about c j
   | "certify" => about c j
+  | "closure" => about c j
+  | "closure.next" => Closure.nextOp c.closing j
   | "file" => file c j
   | op =>
     if beginsWith "library.".toList op.toList then library c j
@@ -168,9 +173,12 @@ def answer (c : Caches) (j : Json) : IO Json :=
 
 def failed (nonce why : String) : Json := Json.mkObj [("nonce", Json.str nonce), ("error", Json.str why)]
 
+/-- What only a worker that certifies may be asked. -/
+def isCertifying (op : String) : Bool := Wire.hasString op ["certify", "closure", "closure.next"]
+
 def reply (c : Caches) (j : Json) (certifies : Bool) : IO Json := do
   let nonce := Wire.field j "nonce"
-  if certifies != (Wire.field j "op" == "certify") then
+  if certifies != isCertifying (Wire.field j "op") then
     return failed nonce "a worker that certifies does nothing else, and no other certifies"
   match ← (answer c j).toBaseIO with
   | .ok reply => return reply
@@ -185,7 +193,7 @@ partial def loop (c : Caches) (requests verdicts : IO.FS.Handle) (certifies : Op
     writeLine verdicts (failed "" e)
     loop c requests verdicts certifies
   | .ok j =>
-    let certifies := certifies.getD (Wire.field j "op" == "certify")
+    let certifies := certifies.getD (isCertifying (Wire.field j "op"))
     writeLine verdicts (← reply c j certifies)
     loop c requests verdicts (some certifies)
 
@@ -210,6 +218,7 @@ unsafe def serve : IO Unit := do
     let headers ← IO.mkRef []
     let references ← IO.mkRef []
     writeLine verdicts (Json.mkObj [("ready", Json.bool true), ("version", Json.str Lean.versionString)])
-    loop { empty, imports, headers, references } requests verdicts none
+    let closing ← IO.mkRef none
+    loop { empty, imports, headers, references, closing } requests verdicts none
 
 end Check

@@ -118,14 +118,14 @@ def addExpr (w : Written) (place : Nat) (x : Expr) (line : String) : Placed :=
 
 /-! ### Names, levels, expressions -/
 
-/-- Last character first. -/
-def escapedChars : List Char → List Char → List Char
-  | [], r => r
-  | '\n' :: cs, r => escapedChars cs ('n' :: '\\' :: r)
-  | '\\' :: cs, r => escapedChars cs ('\\' :: '\\' :: r)
-  | c :: cs, r => escapedChars cs (c :: r)
+/-- A string that grows, for a constant character in a list is a boxed constant, which this Lean cannot find when it runs. -/
+def escapedTo (r : String) : List Char → String
+  | [] => r
+  | '\n' :: cs => escapedTo (r ++ "\\n") cs
+  | '\\' :: cs => escapedTo (r ++ "\\\\") cs
+  | c :: cs => escapedTo (r.push c) cs
 
-def escaped (s : String) : String := Wire.stringOf (escapedChars s.toList [])
+def escaped (s : String) : String := escapedTo "" s.toList
 
 partial def name (w : Written) (n : Name) : Placed :=
   match n with

@@ -4,7 +4,7 @@ The key is a hash of all that decides a verdict: the Lean with its version (whic
 asked of it (header, statement, candidate, forbidden constants, heartbeats), the limits, and the shape of a Verdict.
 Kept is only what the text alone decides: no ``timeout`` and no ``memory``, nothing that a limit or certification
 refused, no failure of a statement, no error. An audited proof never answers where a certified one is asked for; a
-certified one answers for both.
+certified one answers for both. The opinions of other kernels are not kept: they are asked for anew.
 
 A cache is trusted as much as a run directory is: whoever can write it can make anything proved.
 
@@ -131,7 +131,7 @@ class VerdictCache:
         with self._changed:
             waiting = self._pending.get(key)
             if waiting is None or _rank(verdict) >= _rank(waiting):
-                self._pending[key] = msgspec.structs.replace(verdict, attempt_id="")
+                self._pending[key] = msgspec.structs.replace(verdict, attempt_id="", checkers=())
             due = len(self._pending) >= BATCH or time.monotonic() - self._flushed >= BATCH_SECONDS
         if due:
             self.flush(wait=False)

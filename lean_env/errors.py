@@ -39,3 +39,7 @@ class ServerError(LeanError):
 
 class SandboxError(LeanError):
     """Confinement was asked for that this machine does not give; names what is missing."""
+
+
+class CheckerError(LeanError):
+    """An external checker was asked for that is missing, does not run, or answers known questions wrongly."""

@@ -35,7 +35,7 @@ from lean_env.cache import VerdictCache, key_of
 from lean_env.certify import ByteRoom, CertifyRequest, Exported
 from lean_env.errors import LeanError, StatementError, WorkerError
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
-from lean_env.schedule import Answer, Job, Kind, Task, TaskQueue
+from lean_env.schedule import Answer, Job, Kind, Opinion, Task, TaskQueue
 from lean_env.slot import CANARY_CHECKS, Role, Slot, Startable
 from lean_env.source import candidate_text, refusal, target_name
 
@@ -157,16 +157,21 @@ class LeanPool:
         for thread in self._threads:
             thread.join()
 
-    def check(self, requests: Iterable[CheckRequest], *, certify: bool = True) -> Iterator[Verdict | StatementFailure]:
+    def check(
+        self, requests: Iterable[CheckRequest], *, certify: bool = True, opinion: Opinion | None = None
+    ) -> Iterator[Verdict | StatementFailure]:
         """Checks candidates and yields one result for each as they finish, in no particular order.
 
-        The level of what is proved is ``certified``, or ``audited`` without ``certify``.
+        The level of what is proved is ``certified``, or ``audited`` without ``certify``. What is certified is put to
+        ``opinion``, another kernel's, in the thread of the worker that certified it.
 
         ``requests`` is read ahead in a thread of its own; an exception in it ends the iteration with that exception
         once what was read before is answered. Raises WorkerError or CanaryError when Lean itself cannot be had; what
         was not yielded is owed.
         """
-        for answer in self._run(requests, self._check_task, certify):
+        if opinion is not None and not certify:
+            raise ValueError("an opinion is asked of certified proofs only: it needs certify")
+        for answer in self._run(requests, self._check_task, certify, opinion):
             assert isinstance(answer, Verdict | StatementFailure)
             yield answer
 
@@ -193,9 +198,13 @@ class LeanPool:
     # Jobs
 
     def _run(
-        self, source: Iterable[_T], make: "Callable[[Job, _T], Task | Answer]", certify: bool = False
+        self,
+        source: Iterable[_T],
+        make: "Callable[[Job, _T], Task | Answer]",
+        certify: bool = False,
+        opinion: Opinion | None = None,
     ) -> Iterator[Answer]:
-        job = Job(threading.Semaphore(self._window), certify)
+        job = Job(threading.Semaphore(self._window), certify, opinion)
         with self._lock:
             if self._fatal is not None:
                 raise self._fatal
@@ -268,7 +277,9 @@ class LeanPool:
         content = b""
         if self._cache is not None:
             content = key_of(message, request.limits, self._versions)
-            if found := self._cache.find(content, certified=job.certify):
+            found = self._cache.find(content, certified=job.certify)
+            # What another kernel is to give its opinion on has to be exported again.
+            if found is not None and not (found.proved and job.opinion):
                 self.count(cached=1)
                 return msgspec.structs.replace(found, attempt_id=request.id)
         key = (request.header, request.formal_statement)
@@ -315,6 +326,10 @@ class LeanPool:
         self._proved.put(told)
 
     def _give_certified(self, task: Task, answer: Answer | WorkerError) -> None:
+        opinion = task.job.opinion
+        if opinion is not None and isinstance(answer, Verdict) and answer.proved and not task.job.cancelled:
+            assert isinstance(task.request, CertifyRequest)
+            answer = opinion(task.request, task.limits, answer)
         if isinstance(answer, Verdict) and answer.status == "failed":
             self.count(disagreements=1)
         self._answer(task, answer)

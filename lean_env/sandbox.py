@@ -155,6 +155,13 @@ def command(
     return [*launcher, json.dumps({**limits, **domain}), *argv]
 
 
+def limited(argv: list[str], rlimits: dict[str, tuple[int, int]]) -> list[str]:
+    """The command line that starts a program of the user's own under rlimits (as :func:`command` takes them), without
+    new privileges, to die with the thread that spawns it. Its files and system calls are not confined."""
+    limits = json.dumps({"parent": os.getpid(), "rlimits": rlimits})
+    return [sys.executable, "-I", "-S", os.path.realpath(__file__), limits, *argv]
+
+
 def _is_script(program: str) -> bool:
     """The kernel executes a script's interpreter by itself; what the script executes in turn needs another execve."""
     try:

@@ -28,6 +28,8 @@ SWITCH_SECONDS = 15.0
 """How long a worker keeps to files, or to anything else, before it changes over for want of another: that costs the
 start of a worker."""
 
+Opinion = Callable[[CertifyRequest, Limits, Verdict], Verdict]
+"""What another kernel makes of a certified verdict (:meth:`lean_env.external.External.opinion`)."""
 Answer = Verdict | Exported | StatementFailure | tuple[str, StatementFailure | None] | dict[str, Any]
 
 
@@ -38,6 +40,8 @@ class Job:
     room: threading.Semaphore
     certify: bool = False
     """Whether what a worker calls proved is put to a second one."""
+    opinion: Opinion | None = None
+    """What certified proofs are put to in turn."""
     results: "queue.SimpleQueue[Answer | LeanError | None]" = field(default_factory=queue.SimpleQueue)
     """Answers as they come; an error ends the job; None wakes its reader when the feed has ended."""
     fed: int | None = None

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lean_env import native
+from lean_env import external, nanoda, native
 from lean_env.errors import LeanError
 from lean_env.native import NativeToolchain
 from lean_env.pool import LeanPool, certifiers
@@ -71,6 +71,8 @@ def _findings(say: Say, project: Path | None) -> Iterator[Finding]:
     if toolchain is not None:
         say("asking Lean questions with known answers", None)
         yield _canaries(toolchain)
+    say("looking for other kernels", None)
+    yield from _checkers()
     say("importing torch", None)
     yield from _torch()
     yield _package("transformers")
@@ -134,6 +136,22 @@ def _canaries(toolchain: Toolchain | NativeToolchain) -> Finding:
         "ok",
         f"true proof certified; false, sorry, axiom, other statement refused ({seconds:.1f} s)",
     )
+
+
+def _checkers() -> Iterator[Finding]:
+    """Whether each known external checker is here, and answers known questions rightly. None of them is needed."""
+    for name in external.CHECKERS:
+        if shutil.which(nanoda.EXECUTABLE) is None:
+            detail = f"no {nanoda.EXECUTABLE} on the PATH; only `--checker` of certify and evaluate needs it"
+            yield Finding(name, "note", detail)
+            continue
+        try:
+            checker = external.find(name)
+            external.prove(checker)
+        except LeanError as error:
+            yield Finding(name, "note", str(error))
+        else:
+            yield Finding(name, "ok", f"{checker.version}, at {checker.path}; accepts a true proof, refuses false ones")
 
 
 def _torch() -> Iterator[Finding]:

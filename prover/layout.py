@@ -12,6 +12,10 @@ ATTEMPTS, VERDICTS, SCORES = "attempts", "verdicts", "scores"
 VERDICT_CACHE = ".verdicts.sqlite"
 """A run's own, where no other is given. Nothing depends on it: it can be deleted at any time."""
 """What an evaluation's folder holds."""
+CHECKED = "checked"
+"""There too, where another kernel was asked: the verdicts with its opinion."""
+AGREED = "agreed "
+"""Begins the name of the count, among the scores, of proofs that an external checker agreed to."""
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -92,6 +92,15 @@ Cache = Annotated[
         help="Take verdicts from this file and keep them there; runs may share it, and are trusted alike.",
     ),
 ]
+CheckerName = Annotated[
+    str | None,
+    typer.Option(
+        "--checker",
+        metavar="NAME[=PATH]",
+        help="Put each proof to another kernel too: nanoda, found as nanoda_bin on the PATH or at PATH.",
+        show_default=False,
+    ),
+]
 Clean = Annotated[bool, typer.Option("--clean", help="Start over instead of going on or refusing another recipe.")]
 
 

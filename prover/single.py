@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lean_env.cache import open_cache
+from lean_env.external import Checker
 from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
@@ -162,11 +163,12 @@ def certified(
     *,
     lean: LeanConfig,
     cache: Path | None = None,
+    checker: Checker | None = None,
     require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """The verdicts with every proof certified, or proved no longer."""
+    """The verdicts with every proof certified, and put to ``checker``, or proved no longer."""
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     progress = progress or Silent()
     with (
@@ -183,6 +185,7 @@ def certified(
             limits=lean.limits(),
             series=out.name,
             progress=progress,
+            checker=checker,
             clean=clean,
         )
 
@@ -294,6 +297,7 @@ def evaluated(
     sampling: SamplingConfig,
     lean: LeanConfig,
     cache: Path | None = None,
+    checker: Checker | None = None,
     require_sandbox: bool = False,
     engine: EngineConfig | None = None,
     prompt: PromptConfig | None = None,
@@ -301,7 +305,8 @@ def evaluated(
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Scores in ``out/scores``, attempts and verdicts beside. ``portfolio`` evaluates the fixed tactic list."""
+    """Scores in ``out/scores``, attempts and verdicts beside. ``portfolio`` evaluates the fixed tactic list. With
+    ``checker`` every proof is put to it too: verdicts with its opinion are in ``out/checked``."""
     progress = progress or Silent()
     toolchain = open_lean(lean, require_sandbox=require_sandbox)
     with (
@@ -358,4 +363,17 @@ def evaluated(
                 judge,
                 pool.close,
             )
+        if checker is not None:
+            checked = certify_stage.run(
+                out / layout.CHECKED,
+                problems=source,
+                judged=judged,
+                pool=pool,
+                limits=lean.limits(),
+                series=out.name,
+                checker=checker,
+                progress=progress,
+                clean=clean,
+            )
+            judged = judged[0], checked
         return evaluate.run(out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=portfolio, clean=clean)

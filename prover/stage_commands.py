@@ -7,6 +7,7 @@ import typer
 
 from prover.options import (
     Cache,
+    CheckerName,
     Clean,
     Config,
     Project,
@@ -142,12 +143,14 @@ def certify(
     workers: Workers = None,
     lean_project: Project = None,
     cache: Cache = None,
+    checker: CheckerName = None,
     require_sandbox: RequireSandbox = False,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
 ) -> None:
-    """Put proofs that are only audited to a second Lean, which never sees their text."""
+    """Put proofs that are only audited to a second Lean, which never sees their text; also to another kernel."""
+    from lean_env import external
     from prover import single
     from prover.console import open_progress
 
@@ -160,6 +163,7 @@ def certify(
             verdicts,
             lean=lean,
             cache=cache,
+            checker=external.find(checker) if checker else None,
             require_sandbox=require_sandbox,
             clean=clean,
             progress=progress,
@@ -286,6 +290,7 @@ def evaluate(
     workers: Workers = None,
     lean_project: Project = None,
     cache: Cache = None,
+    checker: CheckerName = None,
     require_sandbox: RequireSandbox = False,
     config: Config = None,
     assignments: Set = None,
@@ -294,6 +299,7 @@ def evaluate(
     """Measure pass@k of a model, or of the fixed tactic list, with 95 % intervals."""
     if portfolio and model is not None:
         raise typer.BadParameter("give --model DIR, or --portfolio, and not both")
+    from lean_env import external
     from prover import single
     from prover.console import open_progress
     from prover.report import print_scores
@@ -312,6 +318,7 @@ def evaluate(
             sampling=loaded.evaluation_sampling(),
             lean=loaded.lean,
             cache=cache,
+            checker=external.find(checker) if checker else None,
             require_sandbox=require_sandbox,
             engine=loaded.engine,
             prompt=loaded.prompt,

@@ -15,6 +15,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "slow": "" if config.getoption("--slow") else "slow; run with --slow (make test-all)",
         "gpu": "" if _has_gpu(items) else "no CUDA device",
         "native": "" if _has_lake() else "no native Lean on this machine; scripts/setup_lean.sh installs it",
+        "nanoda": ""
+        if shutil.which("nanoda_bin")
+        else "no nanoda_bin on the PATH; docs/soundness.md says how to build it",
     }
     for item in items:
         for name, reason in reasons.items():

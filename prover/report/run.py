@@ -157,8 +157,13 @@ def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTabl
 
 
 def _level(manifest: Manifest) -> str:
-    certified = manifest.counts.get("certified_attempts")
-    return "certified" if certified is not None and certified == manifest.counts["proved_attempts"] else "audited"
+    """What holds for every proof: how far it was looked into, and which external checkers agreed."""
+    proved, certified = manifest.counts.get("proved_attempts"), manifest.counts.get("certified_attempts")
+    if certified is None or certified != proved:
+        return "audited"
+    agreed = [name.removeprefix(layout.AGREED) for name in manifest.counts if name.startswith(layout.AGREED)]
+    every = [name for name in sorted(agreed) if manifest.counts[layout.AGREED + name] == proved]
+    return ", ".join(["certified", *every])
 
 
 def _score(model: str, path: str, manifest: Manifest | None) -> Score:

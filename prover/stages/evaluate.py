@@ -1,5 +1,6 @@
 """Scores from verdicts: pass@k, unbiased, with bootstrap intervals over problems."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import comb
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lean_env.source import normalise_proof
+from prover import layout
 from prover.artifacts import Artifact, ArtifactWriter
 from prover.records import Attempt, Problem, Record, Verdict
 from prover.seeds import derive_seed
@@ -45,7 +47,8 @@ def run(
     """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
 
     ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
-    ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited.
+    ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited;
+    ``agreed NAME VERSION`` counts those that an external checker agreed to.
     ``baseline`` (scores of the fixed tactic list) adds ``beyond_pass@k``: the same over the problems that the list does
     not solve.
     """
@@ -66,10 +69,12 @@ def run(
         return writer.finished
     scores: list[ProblemScore] = []
     certified = 0
+    agreed: Counter[str] = Counter()
     for index in range(problems.shards):
         beyond = {s.problem_id: s.proved == 0 for s in baseline.read_shard(index, ProblemScore)} if baseline else {}
         statuses = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
         certified += sum(v.level == "certified" for v in statuses.values())
+        agreed.update(f"{layout.AGREED}{checker}" for v in statuses.values() if v.proved for checker in v.checkers)
         by_problem: dict[str, list[Attempt]] = {p.id: [] for p in problems.read_shard(index, Problem)}
         for attempt in attempts.read_shard(index, Attempt):
             if attempt.id in statuses:
@@ -77,7 +82,7 @@ def run(
         shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
-    return writer.finish({**_figures(scores, ks, ordered), "certified_attempts": certified})
+    return writer.finish({**_figures(scores, ks, ordered), "certified_attempts": certified, **agreed})
 
 
 def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
