@@ -58,7 +58,7 @@ _REPLACEMENTS: tuple[tuple[str, str, str], ...] = (
         'if(requestedSize>maxHeapSize){abort("out of memory")}',
     ),
     (
-        "main() gets a stack of its own, not the 1 MB it is built with. Nothing checks its end: bytes there must stay zero",
+        "main() gets a larger stack of its own. Nothing checks where that ends: the bytes there must stay zero",
         "function callMain(args=[]){",
         (
             "function callMain(args=[]){if(Module.shadowStack){var low=_malloc(Module.shadowStack)+15&~15;"
