@@ -1,5 +1,5 @@
 module
-public meta import Wire
+public meta import Names
 
 /-!
 What a candidate's environment holds, judged without a word of its messages: the target's name, kind and type against the
@@ -85,6 +85,7 @@ partial def reach (g : Ground) (env : Kernel.Environment) : List Name → Reach 
         let r := { r with own := { name := n, info } :: r.own }
         let r := match info with | .axiomInfo _ => { r with axioms := n :: r.axioms } | _ => r
         let r := if info.isUnsafe || info.isPartial then { r with wrong := some s!"{Wire.shown n} is unsafe or partial" } else r
+        let r := if Names.isFree g.header n then r else { r with wrong := some s!"{Wire.shown n} is not the candidate's to declare" }
         reach g env (Wire.append (uses info) ns) r
 
 /-! ### Same statement

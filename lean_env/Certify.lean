@@ -17,13 +17,6 @@ open Lean
 
 namespace Certify
 
-/-- Names that the kernel computes with whoever declared them. An environment must have them of its own. -/
-def kernelNames : List Name :=
-  [``Nat, ``Nat.zero, ``Nat.succ, ``Nat.add, ``Nat.sub, ``Nat.mul, ``Nat.div, ``Nat.mod, ``Nat.gcd, ``Nat.beq, ``Nat.ble,
-   ``Nat.land, ``Nat.lor, ``Nat.xor, ``Nat.shiftLeft, ``Nat.shiftRight, ``Nat.pow, ``Nat.log2, ``Bool, ``Bool.true,
-   ``Bool.false, ``Char, ``Char.ofNat, ``String, ``String.ofList, ``List, ``List.nil, ``List.cons, ``Quot, ``Quot.mk,
-   ``Quot.lift, ``Quot.ind, ``Eq, ``eagerReduce, ``Lean.reduceBool, ``Lean.reduceNat]
-
 def missing (env : Kernel.Environment) : List Name → Option Name
   | [] => none
   | n :: ns => if (env.find? n).isNone then some n else missing env ns
@@ -116,13 +109,8 @@ def unreadable (r : Reading) : Reading := refuse r "a line of the export cannot 
 
 /-! ### Declarations -/
 
-/-- A private name of another module: the library speaks of such constants though the exported level does not have them, so
-that whoever declares them decides what the library's theorems say. -/
-def isForeign (g : Audit.Ground) (n : Name) : Bool :=
-  isPrivateName n && mkPrivateName g.header (Wire.userName n) != n
-
 def isNew (r : Reading) (g : Audit.Ground) (n : Name) : Bool :=
-  !Audit.inHeader g n && !isForeign g n && (r.env.checked.get.find? n).isNone
+  !Audit.inHeader g n && Names.isFree g.header n && (r.env.checked.get.find? n).isNone
 
 def take (r : Reading) (n : Name) (d : Declaration) : Reading :=
   match Audit.addRaw r.env d with
@@ -286,7 +274,7 @@ partial def lines (g : Audit.Ground) (r : Reading) : List String → Reading
 def read (g : Audit.Ground) (text : String) : Reading :=
   let r : Reading := { names := #[.anonymous], levels := #[.zero], exprs := #[], env := g.header }
   if text.utf8ByteSize > Export.maxBytes then refuse r "the export is too long" else
-  match missing g.header.checked.get kernelNames with
+  match missing g.header.checked.get Names.kernel with
   | some n => refuse r s!"the header's imports lack {Wire.shown n}, which the kernel knows by name"
   | none => match text.splitOn "\n" with
     | "prover-export 1" :: ls => lines g r ls

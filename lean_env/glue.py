@@ -53,11 +53,18 @@ _REPLACEMENTS: tuple[tuple[str, str, str], ...] = (
     ),
     ("Lean's idea of where it lies", "if(isNode){path=__filename}", 'if(isNode){path="/lean/bin/lean"}'),
     (
-        "main() gets a stack of its own, larger than the 1 MB it is built with",
+        "code that gets no memory goes on with a null pointer, which WebAssembly lets it read and write",
+        "if(requestedSize>maxHeapSize){return false}",
+        'if(requestedSize>maxHeapSize){abort("out of memory")}',
+    ),
+    (
+        "main() gets a larger stack of its own. Nothing checks where that ends: the bytes there must stay zero",
         "function callMain(args=[]){",
         (
             "function callMain(args=[]){if(Module.shadowStack){var low=_malloc(Module.shadowStack)+15&~15;"
-            "var high=low+Module.shadowStack-32&~15;_emscripten_stack_set_limits(high,low);stackRestore(high)}"
+            "var high=low+Module.shadowStack-32&~15;_emscripten_stack_set_limits(high,low);stackRestore(high);"
+            "growMemViews();HEAPU8.fill(0,low,low+Module.stackGuard);"
+            "Module.stackOverflowed=()=>HEAPU8.subarray(low,low+Module.stackGuard).some((byte)=>byte!==0)}"
         ),
     ),
 )

@@ -13,6 +13,7 @@ const path = require('path');
 
 const [mode, packageDir, workerDir, moduleName] = process.argv.slice(2);
 const SHADOW_STACK = 256 * 1024 * 1024; // bytes of wasm memory set aside for main()'s own stack
+const STACK_GUARD = 64 * 1024; // its lowest bytes: whatever recurses as deep as that goes on into other memory
 const EROFS = 69, EIO = 29; // errno numbers of Emscripten's libc
 
 for (const name of Object.keys(process.env)) delete process.env[name];
@@ -66,6 +67,10 @@ function addDevices(FS) {
     return count;
   } });
   device('verdict', { open: plain, write(stream, buffer, offset, length) {
+    if (globalThis.LEAN_MODULE.stackOverflowed()) { // what Lean says now may come from memory that its stack ran over
+      writeAll(2, Buffer.from('Error: the stack ran over its end\n'));
+      process.exit(1);
+    }
     writeAll(1, Buffer.from(buffer.slice(offset, offset + length))); // a copy: wasm memory is shared between threads
     return length;
   } });
@@ -87,13 +92,17 @@ globalThis.LEAN_MODULE = {
     ? ['-j1', '-o', `/made/${moduleName}.olean`, `/lean/worker/${moduleName}.lean`]
     : ['-j1', '--run', '/lean/worker/Main.lean'],
   shadowStack: SHADOW_STACK,
+  stackGuard: STACK_GUARD,
   locateFile: (name) => path.join(packageDir, name),
   stdin: () => null,
   stdout: compiling ? shown : silent,
   stderr: compiling ? shown : silent,
   print: silent,
   printErr: silent,
-  onAbort: (what) => writeAll(2, Buffer.from(`aborted: ${what}\n`)),
+  onAbort(what) { // at once: what is thrown instead is printed with its source line, all of lean.js
+    writeAll(2, Buffer.from(`Error: aborted: ${what}\n`));
+    process.exit(1);
+  },
   mountLibrary(FS, NODEFS, ENV) {
     mountReadOnly(FS, NODEFS);
     ENV.LEAN_PATH = '/lean/lib:/lean/worker';

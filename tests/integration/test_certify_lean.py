@@ -1,5 +1,6 @@
 """Certification holds where the worker that elaborates lies: it calls everything proved and exports what it likes."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from lean_env.certify import CertifyRequest, message
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, Verdict
 from lean_env.toolchain import find
-from lean_env.worker import Launch, Worker
+from lean_env.worker import Launch, Worker, WorkerLost
 
 LIMITS = Limits(cpu_seconds=20.0)
 FALSE = "theorem target : (1 : Nat) = 2"
@@ -318,7 +319,10 @@ LIES: dict[str, Callable[[Export], None]] = {
     },
     **{
         f"redeclares {name}": redeclared(name)
-        for name in ("propext", "Classical.choice", "Quot.sound", "sorryAx", "Nat", "True.intro")
+        for name in (
+            "propext", "Classical.choice", "Quot.sound", "sorryAx", "Nat", "True.intro",
+            "ByteArray.utf8Decode?.go._unary.induct_unfolding",
+        )
     },
     **{f"marked {word}": flag(word) for word in ("unsafe", "partial", "1 unsafe", "99")},
     **{
@@ -333,6 +337,19 @@ LIES: dict[str, Callable[[Export], None]] = {
     },
     **{f"deep {kind}": deep(kind, 100_000) for kind in ("app", "fun", "level", "name")},
 }  # fmt: skip
+
+# Digits of 32 bits that are all ones, a high bit alone or zero: where long division and borrows go wrong.
+_A = sum(
+    digit << (32 * place) for place, digit in enumerate((1, 0, 0xFFFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFF) * 9)
+)
+_B = sum(digit << (32 * place) for place, digit in enumerate((0xFFFFFFFF, 0, 0x80000000) * 7))
+BIG = (
+    ("add", _A, _B, _A + _B), ("sub", _A, _B, _A - _B), ("sub", _B, _A, 0), ("mul", _A, _B, _A * _B),
+    ("div", _A, _B, _A // _B), ("mod", _A, _B, _A % _B), ("div", _A, 0, 0), ("mod", _A, 0, _A),
+    ("gcd", _A * 6, _B * 6, math.gcd(_A * 6, _B * 6)), ("land", _A, _B, _A & _B), ("lor", _A, _B, _A | _B),
+    ("xor", _A, _B, _A ^ _B), ("shiftLeft", _A, 97, _A << 97), ("shiftRight", _A, 97, _A >> 97),
+    ("shiftRight", _A, 1 << 40, 0), ("pow", _B, 5, _B**5),
+)  # fmt: skip
 
 TRUE = export(true_equation)
 TEXTS = {
@@ -431,6 +448,37 @@ def test_a_worker_that_certifies_does_nothing_else_and_no_other_does() -> None:
             worker.wait_ready()
             assert "error" not in worker.ask(first, LIMITS)
             assert "nothing else" in worker.ask(second, LIMITS)["error"]
+
+
+def test_a_kernel_that_gets_no_more_memory_dies_at_once() -> None:
+    """As built it goes on with null pointers, which WebAssembly lets it read and write."""
+
+    def build(e: Export) -> None:
+        big = e.app(e.const("Nat.shiftLeft"), e.expr("N 1"), e.expr(f"N {1 << 20}"))
+        nat, one = e.const("Nat"), e.level("S 0")
+        log = e.app(e.const("Nat.log2"), big)  # unfolds a million times
+        e.theorem("t", e.app(e.const("Eq", one), nat, log, e.expr("N 1")), e.app(e.const("Eq.refl", one), nat, log))
+
+    request = message(CertifyRequest("one", "", "theorem target : True", "target", (), export(build)))
+    with Worker(find().launch()) as worker:
+        worker.wait_ready()
+        with pytest.raises(WorkerLost, match="out of memory"):
+            worker.ask(request, Limits(cpu_seconds=60.0, memory_mb=4000))
+
+
+def test_big_literals_are_computed_rightly(liar: LeanPool, tmp_path: Path) -> None:
+    """This build has no GMP: its own numbers, of 32 bits a digit, are checked against Python's."""
+
+    def build(e: Export) -> None:
+        for number, (name, left, right, result) in enumerate(BIG):
+            nat, one = e.const("Nat"), e.level("S 0")
+            value = e.app(e.const(f"Nat.{name}"), e.expr(f"N {left}"), e.expr(f"N {right}"))
+            type_ = e.app(e.const("Eq", one), nat, value, e.expr(f"N {result}"))
+            e.theorem(f"t{number}", type_, e.app(e.const("Eq.refl", one), nat, value))
+        e.theorem("target", e.const("True"), trivial(e))
+
+    verdict = told(liar, tmp_path, "theorem target : True", export(build))
+    assert (verdict.status, verdict.reason) == ("proved", "")
 
 
 @pytest.mark.parametrize(
