@@ -43,7 +43,15 @@ function shared(file) { // between threads
   const bytes = fs.readFileSync(file);
   const copy = new SharedArrayBuffer(bytes.length);
   new Uint8Array(copy).set(bytes);
+  bytes.buffer.transfer(0); // frees it now
   return copy;
+}
+
+function instantiate(imports, done) {
+  const bytes = fs.readFileSync(path.join(linkedDir, 'lean.wasm'));
+  const module = new WebAssembly.Module(bytes);
+  bytes.buffer.transfer(0); // V8 has its own copy
+  done(new WebAssembly.Instance(module, imports), module);
 }
 
 function mountReadOnly(FS, NODEFS) {
@@ -94,7 +102,7 @@ globalThis.LEAN_MODULE = {
     ? ['-j1', '-o', `/made/${moduleName}.olean`, `/lean/worker/${moduleName}.lean`]
     : ['-j1', '--run', '/lean/worker/Main.lean'],
   shadowStack: SHADOW_STACK,
-  locateFile: (name) => path.join(linkedDir, name),
+  instantiateWasm: instantiate,
   symbols: shared(path.join(linkedDir, 'symbols')),
   stdin: () => null,
   stdout: compiling ? shown : silent,
