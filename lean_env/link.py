@@ -3,7 +3,7 @@
 ``lean.wasm`` exports 201,000 names, for the interpreter to find compiled functions by. Emscripten's glue makes a
 JavaScript object of each, a table entry and a global, in each of the two threads: some 3 s of CPU time and 400 MB of
 memory at each start. Here the exported functions are put into the module's own table, and their places (with the
-addresses of exported data) into a file that the glue searches; of the exports only those stay that the glue itself uses.
+addresses of exported data) into a file that the glue searches; of the exports only those stay that the glue uses.
 
 Formats: WebAssembly core specification 2.0, section 5 (binary format).
 """
@@ -22,9 +22,9 @@ _WORD = re.compile(rb"[A-Za-z_$][\w$]*")
 
 
 class Linked(NamedTuple):
-    """``wasm`` is the module; ``symbols`` four parts, little-endian 32-bit numbers but for the last: how many names, the
-    start of each in the last part and the end of that, the value of each (a place in the table or an address), and the
-    names themselves, in the order of their bytes."""
+    """``wasm`` is the module; ``symbols`` has four parts, little-endian 32-bit numbers but for the last: their number,
+    the start of each in the last part and the end of that, the value of each (a place in the table or an address), and
+    the names themselves, in the order of their bytes."""
 
     wasm: bytes
     symbols: bytes

@@ -37,7 +37,7 @@ _STACK_KIB = 1_000_000
 
 
 _V8_FLAGS = ("--wasm-lazy-validation",)
-"""Of lean.wasm's 147,000 functions a worker runs a tenth: validated when they are first compiled, not all at the start."""
+"""Of lean.wasm's 147,000 functions a worker runs few: each is validated when it is first compiled, not at the start."""
 
 
 class InstalledFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -70,7 +70,9 @@ def make_toolchain(prefix: Path) -> Path:
     (prefix / "loader.js").write_text(_loader())
     for name, text in (("lean", _LEAN), ("lake", _LAKE)):
         script = bin_ / name
-        script.write_text(text.format(bin=bin_, prefix=prefix, version=VERSION, package=embedded.package, linked=embedded.linked))
+        script.write_text(
+            text.format(bin=bin_, prefix=prefix, version=VERSION, package=embedded.package, linked=embedded.linked)
+        )
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return bin_
 
