@@ -51,7 +51,8 @@ _PACKED_BYTES = 121_521_184
 """Of the package's tarball."""
 _LOOK_SECONDS = 0.2
 """Between two looks at how much has been downloaded."""
-_COMPILE_SECONDS = 900.0
+_COMPILE_SECONDS = (240.0, 900.0)
+"""Wall time that each try to compile the worker may take: half a minute is usual, and once in many times Node hangs."""
 _UNUSED_SECONDS = 7 * 86_400.0
 WORKER = "ProverWorker"
 """The worker's modules joined into one: each start of the compiler costs more than all they hold."""
@@ -263,8 +264,7 @@ def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
     with making(toolchain.directory, toolchain.version) as place:
         shutil.copyfile(_SOURCES / "loader.js", place / "loader.js")
         write_sources(place)
-        tell("compiling the worker", None)
-        _compile(toolchain, place, WORKER)
+        _compile(toolchain, place, WORKER, tell)
 
 
 def write_sources(place: Path) -> None:
@@ -288,20 +288,33 @@ def join_modules() -> str:
     return "\n".join(["module", *imports, *bodies]) + "\n"
 
 
-def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
+def _compile(toolchain: Toolchain, place: Path, module: str, tell: Progress) -> None:
     argv = node_command(toolchain, place, "compile", module)
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolchainError(
-            f"compiling the worker took more than {_COMPILE_SECONDS:.0f} s; run `prover setup` again"
-        ) from error
+    tell("compiling the worker", None)
+    done = compile_in_time(argv, place, _COMPILE_SECONDS, tell)
     if not (place / f"{module}.olean").exists():
         said = done.stderr.decode(errors="replace").splitlines()
         wrong = next((line for line in said if "error" in line), said[-1] if said else f"exit code {done.returncode}")
         raise ToolchainError(f"the worker does not compile: {wrong.strip()[:300]}")
+
+
+def compile_in_time(
+    argv: tuple[str, ...], place: Path, tries: tuple[float, ...], tell: Progress
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the compiler, killing it after as many seconds as ``tries`` says for each try. Raises ToolchainError after
+    the last."""
+    for number, seconds in enumerate(tries, 1):
+        try:
+            return subprocess.run(
+                argv, capture_output=True, env={}, cwd=place, timeout=seconds, preexec_fn=_grow_stack
+            )
+        except subprocess.TimeoutExpired:
+            if number < len(tries):
+                tell(f"compiling the worker hangs ({seconds:g} s without an end): once more", None)
+    raise ToolchainError(
+        f"compiling the worker was given up {len(tries)} times, after {' and '.join(f'{s:g}' for s in tries)} s; "
+        "where the machine is busy wait until it is not, and run `prover setup` again"
+    )
 
 
 def _grow_stack() -> None:

@@ -25,7 +25,7 @@ def serve_lean(
     token = os.environ.get("PROVER_TOKEN")
 
     def pool() -> LeanPool:
-        toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda what, _: say(what))
+        toolchain = open_lean(lean, require_sandbox=require_sandbox, say=say)
         return LeanPool(toolchain, lean.workers)
 
     serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)

@@ -118,7 +118,8 @@ def verified(
     progress: Progress | None = None,
 ) -> Artifact:
     """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    progress = progress or Silent()
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
         source = open_problems(problems, out)
         return verify.run(
@@ -146,7 +147,8 @@ def certified(
     progress: Progress | None = None,
 ) -> Artifact:
     """The verdicts with every proof certified, or proved no longer."""
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    progress = progress or Silent()
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with run_lock(out), LeanPool(toolchain, workers=lean.workers) as pool:
         source = open_problems(problems, out)
         return certify_stage.run(
@@ -275,7 +277,7 @@ def evaluated(
 ) -> Artifact:
     """Scores in ``out/scores``, attempts and verdicts beside. ``model`` None evaluates the fixed tactic list."""
     progress = progress or Silent()
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with (
         run_lock(out),
         LeanPool(toolchain, workers=lean.workers) as pool,

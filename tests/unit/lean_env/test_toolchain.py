@@ -241,3 +241,17 @@ def test_two_installations_at_once_make_one_toolchain(tmp_path: Path) -> None:
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
     assert sum("compiling" in text for text in said) == 1
     assert not left_behind.exists()
+
+
+def test_a_compiler_that_hangs_is_tried_once_more(tmp_path: Path) -> None:
+    marker = tmp_path / "tried"
+    code = f"if [ -e {marker} ]; then echo done; else touch {marker}; exec /bin/sleep 1000; fi"
+    said: list[str] = []
+    done = installing.compile_in_time(("/bin/sh", "-c", code), tmp_path, (0.2, 60.0), lambda what, _: said.append(what))
+    assert done.stdout == b"done\n"
+    assert said == ["compiling the worker hangs (0.2 s without an end): once more"]
+
+
+def test_a_compiler_that_hangs_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="given up 2 times, after 0.1 and 0.2 s; .* run `prover setup` again"):
+        installing.compile_in_time(("/bin/sleep", "1000"), tmp_path, (0.1, 0.2), installing.tell_nobody)
