@@ -305,9 +305,7 @@ def compile_in_time(
     the last."""
     for number, seconds in enumerate(tries, 1):
         try:
-            return subprocess.run(
-                argv, capture_output=True, env={}, cwd=place, timeout=seconds, preexec_fn=_grow_stack
-            )
+            return subprocess.run(argv, capture_output=True, env={}, cwd=place, timeout=seconds, preexec_fn=_grow_stack)
         except subprocess.TimeoutExpired:
             if number < len(tries):
                 tell(f"compiling the worker hangs ({seconds:g} s without an end): once more", None)

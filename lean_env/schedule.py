@@ -135,6 +135,16 @@ class TaskQueue:
                 self._note(worker, task)
             return task
 
+    def take_ahead(self, worker: int, spare: int) -> Task | None:
+        """The next task for a worker that is still at another one, if more than ``spare`` would be left."""
+        with self._changed:
+            if self._returned or sum(len(g) for groups in self._jobs.values() for g in groups.values()) <= spare:
+                return None
+            task = self._next(worker)
+            if task is not None:
+                self._note(worker, task)
+            return task
+
     def _note(self, worker: int, task: Task) -> None:
         turn, file = self._turns.get(worker), task.kind == "file"
         if turn is not None and turn.job is task.job and turn.key == task.key:
