@@ -61,7 +61,7 @@ BOMBS = (
     ("theorem drill : True", 'run_cmd IO.println "{\\"status\\": \\"proved\\"}"\ntheorem drill : True := trivial'),
     ("theorem drill : True", "by\n  run_tac while true do pure ()\n  trivial"),
 )
-WORDS = ("die", "spin", "nap", "bomb", "flood", "babble", "twice", "forge", "stderr", "fork", "huge", "own-kill")
+WORDS = ("die", "spin", "bomb", "flood", "babble", "twice", "forge", "stderr", "fork", "huge", "own-kill", "nap")
 
 
 class StandIn:
@@ -86,7 +86,7 @@ def lean_requests(plain: int, bombs: int) -> list[CheckRequest]:
 
 def stand_in_requests(plain: int, bombs: int) -> list[CheckRequest]:
     words = [("ok", "wrong", "certify ok", "lie")[n % 4] for n in range(plain)]
-    words += [WORDS[n % len(WORDS)] for n in range(bombs)]
+    words += [WORDS[n % len(WORDS)] for n in range(bombs)]  # "nap", which takes longest, is the last of them
     found = [
         CheckRequest(f"{word.replace(' ', '-')}{n}", "", "theorem t : True", word, limits=STAND_IN_LIMITS)
         for n, word in enumerate(words)
@@ -189,7 +189,9 @@ def main() -> None:
     plain, bombs = (60, len(BOMBS)) if options.quick else (600, 3 * len(BOMBS))
     drills: dict[str, Drill] = {}
     if options.only != "lean":
-        drills["stand-in"] = Drill(StandIn(), stand_in_requests(10 * plain, len(WORDS) * (1 if options.quick else 4)))
+        drills["stand-in"] = Drill(
+            StandIn(), stand_in_requests(10 * plain, len(WORDS) - 1 if options.quick else 4 * len(WORDS))
+        )
     if options.only != "stand-in":
         drills["lean"] = Drill(find(), lean_requests(plain, bombs))
     figures: dict[str, object] = {}

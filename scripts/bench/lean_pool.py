@@ -131,15 +131,16 @@ def start() -> dict[str, float]:
         }
 
 
-def warm(pool: LeanPool) -> None:
+def warm(pool: LeanPool, share: float) -> None:
     """Node compiles Lean as it goes."""
-    for _ in pool.check(easy(pool.workers * 4 * len(STATEMENTS) * len(PROOFS))):
+    passes = pool.workers * (4 if share == 1.0 else 1)
+    for _ in pool.check(easy(passes * len(STATEMENTS) * len(PROOFS))):
         pass
 
 
 def speed(workers: int, share: float) -> dict[str, float]:
     with LeanPool(find(), workers) as pool:
-        warm(pool)
+        warm(pool, share)
         before, used, own, begin = pool.stats, cpu(pool), time.process_time(), time.monotonic()
         for _ in pool.check(easy(round(EASY * share * workers))):
             pass
@@ -179,7 +180,7 @@ def wait_for_others() -> None:
 
 def rate_of_a_pool(share: float) -> None:
     with LeanPool(find(), 1) as pool:
-        warm(pool)
+        warm(pool, share)
         wait_for_others()
         requests, begin = easy(round(EASY * share)), time.monotonic()
         for _ in pool.check(requests):
@@ -209,7 +210,7 @@ def whole(workers: int, share: float) -> tuple[dict[str, float], dict[str, str]]
 
 def certification(share: float) -> dict[str, float]:
     with LeanPool(find(), 1) as pool:
-        warm(pool)
+        warm(pool, share)
         crossed = len(STATEMENTS) * len(PROOFS)
         proved = {r.attempt_id for r in pool.check(easy(crossed)) if isinstance(r, Verdict) and r.proved}
         accepted = [r for r in easy(crossed) if r.id in proved] * max(1, round(15 * share))

@@ -253,5 +253,5 @@ def test_a_compiler_that_hangs_is_tried_once_more(tmp_path: Path) -> None:
 
 
 def test_a_compiler_that_hangs_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match="given up 2 times, after 0.1 and 0.2 s; .* run `prover setup` again"):
+    with pytest.raises(ToolchainError, match=r"given up 2 times, after 0\.1 and 0\.2 s; .* run `prover setup` again"):
         installing.compile_in_time(("/bin/sleep", "1000"), tmp_path, (0.1, 0.2), installing.tell_nobody)
