@@ -56,7 +56,7 @@ Workers = Annotated[
         "--workers",
         min=1,
         show_default="2",
-        help="Lean processes that check, each about 1.3 GB and a core; for every four begun another one certifies.",
+        help="Lean processes that check, each about 0.8 GB and a core; for every four begun another one certifies.",
     ),
 ]
 Heartbeats = Annotated[
