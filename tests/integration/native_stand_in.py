@@ -52,7 +52,6 @@ _CHANGES = (
     ("FS.mkdev('/dev/' + name, id);", "FS.mkdev('/dev/told_' + name, id);"),
     ("FS.unlink('/dev/' + name)", "FS.unlink('/dev/told_' + name)"),
     (_PATH, _PATH + _TELL),
-    ("require(path.join(workerDir, 'lean.js'))", "require(path.join(__dirname, 'lean.js'))"),
 )
 
 
@@ -66,7 +65,6 @@ def make_toolchain(prefix: Path) -> Path:
     except OSError:
         shutil.copy2(embedded.node, bin_ / "node")
     shutil.copy2("/bin/sh", bin_ / "sh")
-    shutil.copy2(embedded.linked / "lean.js", prefix / "lean.js")
     (prefix / "loader.js").write_text(_loader())
     for name, text in (("lean", _LEAN), ("lake", _LAKE)):
         script = bin_ / name
