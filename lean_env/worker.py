@@ -104,6 +104,9 @@ class Worker:
         self._killed = False
         self._signalling = threading.Lock()
         self._buffer = bytearray()
+        self._unsent = memoryview(b"")
+        self._ahead: tuple[dict[str, Any], str] | None = None
+        """A request that was sent behind the one before it, and its nonce."""
         self._stderr = bytearray()
         self._process = subprocess.Popen(
             launch.argv,
@@ -123,8 +126,10 @@ class Worker:
             os.set_blocking(pipe.fileno(), False)
         self.asked = 0
         """How many requests it has answered."""
+        self.memory_mb = 0.0
+        """Resident memory when it was last looked at, MiB."""
         self.peak_mb = 0.0
-        """Most resident memory seen, MiB."""
+        """The most that was seen."""
         self.version = ""
 
     def __enter__(self) -> "Worker":
@@ -141,26 +146,52 @@ class Worker:
 
     def wait_ready(self) -> None:
         """Waits for the worker's first line. Raises WorkerLost."""
-        greeting = self._exchange(b"", START, REPLY_BYTES)
+        greeting = self._exchange(START, REPLY_BYTES)
         if greeting.get("ready") is not True:
             raise self._lose("protocol", f"the first line is no greeting: {str(greeting)[:200]}")
         self.version = str(greeting.get("version", ""))
         self._measured = self._measured or innermost(self.pid)
         self._seal()
 
-    def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = REPLY_BYTES) -> dict[str, Any]:
+    @property
+    def busy(self) -> bool:
+        """Whether it has been sent a request that it must be asked next."""
+        return self._ahead is not None
+
+    def ask(
+        self,
+        request: dict[str, Any],
+        limits: Limits,
+        reply_bytes: int = REPLY_BYTES,
+        following: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Sends a request and returns its reply without the nonce. Raises WorkerLost, after which the worker is
-        closed."""
-        nonce = secrets.token_hex(8)
-        # ASCII only: Lean's side decodes its input in slices that may end within a character.
-        line = json.dumps({**request, "nonce": nonce}, ensure_ascii=True).encode("ascii") + b"\n"
-        reply = self._exchange(line, limits, reply_bytes)
+        closed.
+
+        ``following``, this very object, must be the next request: it is sent along, so that Lean goes on while the
+        driver looks at the reply. Its limits count from when it is asked.
+        """
+        if self._ahead is None:
+            nonce = self._send(request)
+        else:
+            sent, nonce = self._ahead
+            assert sent is request, "another request was sent ahead"
+        self._ahead = None if following is None else (following, self._send(following))
+        reply = self._exchange(limits, reply_bytes)
         if reply.pop("nonce", None) != nonce:
             raise self._lose("protocol", "the reply does not carry the request's nonce")
-        if self._buffer:
+        if self._buffer and following is None:
             raise self._lose("protocol", "more than one reply to a request")
         self.asked += 1
         return reply
+
+    def _send(self, request: dict[str, Any]) -> str:
+        """Appends a request to what the next exchange writes; its nonce."""
+        nonce = secrets.token_hex(8)
+        # ASCII only: Lean's side decodes its input in slices that may end within a character.
+        line = json.dumps({**request, "nonce": nonce}, ensure_ascii=True).encode("ascii") + b"\n"
+        self._unsent = memoryview(bytes(self._unsent) + line)
+        return nonce
 
     def _seal(self) -> None:
         """Takes away the right to open the pipes again by way of /proc/self/fd, now that the worker has its handles.
@@ -175,6 +206,7 @@ class Worker:
     def usage(self) -> Usage:
         """What the process has used. Zeros once it is gone."""
         used = process_usage(self._measured or innermost(self.pid))
+        self.memory_mb = used.memory_mb
         self.peak_mb = max(self.peak_mb, used.memory_mb)
         return used
 
@@ -198,38 +230,35 @@ class Worker:
         for pipe in (self._in, self._out, self._err):
             pipe.close()
 
-    def _exchange(self, data: bytes, limits: Limits, reply_bytes: int) -> dict[str, Any]:
-        """Writes ``data`` while reading one line, under the limits."""
+    def _exchange(self, limits: Limits, reply_bytes: int) -> dict[str, Any]:
+        """Writes what there is to write while reading one line, under the limits."""
         if self._closed:
             raise WorkerLost("killed", "the worker is closed")
         start = looked = time.monotonic()
         first = self.usage()
         delay: float | None = None
-        pending = memoryview(data)
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
         poll.register(self._err, select.POLLIN)
-        if pending:
+        if self._unsent:
             poll.register(self._in, select.POLLOUT)
         scanned = 0
         while True:
+            end = self._buffer.find(b"\n", scanned)
+            if 0 <= end <= reply_bytes:
+                return self._parse(end)
+            scanned = len(self._buffer)
+            if scanned > reply_bytes:
+                raise self._lose("protocol", f"a reply over {reply_bytes >> 20} MiB")
             events = dict(poll.poll(POLL_SECONDS * 1000))
             if self._in.fileno() in events:
-                pending = self._write(pending)
-                if not pending:
+                self._write()
+                if not self._unsent:
                     poll.unregister(self._in)
             if self._err.fileno() in events and not self._drain_stderr():
                 poll.unregister(self._err)
-            if self._out.fileno() in events:
-                ended = not self._read()
-                end = self._buffer.find(b"\n", scanned)
-                if end >= 0 and end <= reply_bytes:
-                    return self._parse(end)
-                scanned = len(self._buffer)
-                if scanned > reply_bytes:
-                    raise self._lose("protocol", f"a reply over {reply_bytes >> 20} MiB")
-                if ended:
-                    raise self._dead()
+            if self._out.fileno() in events and not self._read():
+                raise self._dead()
             now = time.monotonic()
             if now - looked >= POLL_SECONDS:
                 looked = now
@@ -249,13 +278,13 @@ class Worker:
                 raise self._lose("starved", f"{cpu:.1f} s of CPU time in {wall:.0f} s: the host is too loaded")
             raise self._lose("stalled", f"no answer in {limits.wall_seconds:g} s ({cpu:.1f} s of CPU time)")
 
-    def _write(self, pending: memoryview) -> memoryview:
+    def _write(self) -> None:
         try:
-            return pending[os.write(self._in.fileno(), pending) :]
+            self._unsent = self._unsent[os.write(self._in.fileno(), self._unsent) :]
         except BlockingIOError:
-            return pending
+            pass
         except BrokenPipeError:
-            return memoryview(b"")  # its death is seen on its output
+            self._unsent = memoryview(b"")  # its death is seen on its output
 
     def _read(self) -> bool:
         """Reads what is there; False at the end of the stream."""

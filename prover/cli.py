@@ -109,7 +109,7 @@ def check(
     from prover.lean import open_lean
 
     lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda text: typer.echo(text, err=True))
     if jsonl is None:
         if not check_files(files or [], workers=lean.workers, limits=lean.limits(), toolchain=toolchain):
             raise typer.Exit(1)

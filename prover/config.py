@@ -38,7 +38,7 @@ class LeanConfig(Section):
     """What every kind of Lean knows."""
 
     workers: int = Field(default=2, ge=1, le=256)
-    """Lean processes that check, each about 1.3 GB and a core; for every four begun another one certifies."""
+    """Lean processes that check, each about 0.8 GB and a core; for every four begun another one certifies."""
     heartbeats: int = Field(default=200_000, ge=1)
     """Lean's maxHeartbeats per command."""
     cpu_seconds: float = Field(default=20.0, gt=0)

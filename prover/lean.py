@@ -1,9 +1,9 @@
 """From the configuration to the Lean that it means."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lean_env import native, toolchain
-from lean_env.install import Progress as Say
 from lean_env.native import NativeToolchain
 from lean_env.sandbox import Kind, confinement, require
 from lean_env.toolchain import Toolchain
@@ -18,9 +18,9 @@ def kind_of(config: LeanConfig) -> Kind:
 
 
 def open_lean(
-    config: LeanConfig, *, require_sandbox: bool = False, say: Say | None = None
+    config: LeanConfig, *, require_sandbox: bool = False, say: Callable[[str], None] | None = None
 ) -> Toolchain | NativeToolchain:
-    """The Lean of a configuration; a native one's worker is compiled on first use, of which ``say`` is told.
+    """The Lean of a configuration; a native one's worker is compiled on first use, of which ``say`` is told in a line.
 
     Raises ToolchainError where it is not to be had, and with ``require_sandbox`` SandboxError where this machine does
     not confine it in full.
@@ -28,7 +28,7 @@ def open_lean(
     if require_sandbox:
         require(kind_of(config))
     if isinstance(config, NativeLean):
-        return native.find(config.project or OWN_PROJECT, say)
+        return native.find(config.project or OWN_PROJECT, None if say is None else lambda what, _: say(what))
     return toolchain.find()
 
 

@@ -70,7 +70,7 @@ Workers = Annotated[
         "--workers",
         min=1,
         show_default="2",
-        help="lean.workers: processes that check, each about 1.3 GB and a core; for every four another one certifies.",
+        help="lean.workers: processes that check, each about 0.8 GB and a core; for every four another one certifies.",
     ),
 ]
 Project = Annotated[

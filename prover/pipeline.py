@@ -49,7 +49,7 @@ def iterate(
     progress = progress or Silent()
     with run_lock(run_dir):
         _claim(config, run_dir, clean)
-        toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=lambda what, _: progress.note(what))
+        toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=progress.note)
         confinement = limits_in_force(config.lean)
         write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version, "confinement": confinement})
         with (

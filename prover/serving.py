@@ -36,7 +36,7 @@ def serve_lean(
     with open_cache(cache, say) as verdicts:
 
         def pool() -> LeanPool:
-            toolchain = open_lean(lean, require_sandbox=require_sandbox, say=lambda what, _: say(what))
+            toolchain = open_lean(lean, require_sandbox=require_sandbox, say=say)
             return LeanPool(toolchain, lean.workers, cache=verdicts)
 
         serve(pool, host=host, port=port, limits=lean.limits(), token=token, say=say)

@@ -134,8 +134,8 @@ def verified(
     progress: Progress | None = None,
 ) -> Artifact:
     """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
     progress = progress or Silent()
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with (
         run_lock(out),
         open_cache(cache, progress.note) as known,
@@ -169,8 +169,8 @@ def certified(
     progress: Progress | None = None,
 ) -> Artifact:
     """The verdicts with every proof certified, and put to ``checker``, or proved no longer."""
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
     progress = progress or Silent()
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with (
         run_lock(out),
         open_cache(cache, progress.note) as known,
@@ -308,7 +308,7 @@ def evaluated(
     """Scores in ``out/scores``, attempts and verdicts beside. ``portfolio`` evaluates the fixed tactic list. With
     ``checker`` every proof is put to it too: verdicts with its opinion are in ``out/checked``."""
     progress = progress or Silent()
-    toolchain = open_lean(lean, require_sandbox=require_sandbox)
+    toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with (
         run_lock(out),
         open_cache(cache, progress.note) as known,

@@ -79,7 +79,8 @@ def _judged(
             under_way.append(p)
             yield CheckRequest(p.id, p.header, p.formal_statement, proof="")
 
-    with LeanPool(open_lean(lean), lean.workers) as pool, progress.stage("elaborate", total, "statements") as meter:
+    toolchain = open_lean(lean, say=progress.note)
+    with LeanPool(toolchain, lean.workers) as pool, progress.stage("elaborate", total, "statements") as meter:
         for identifier, failure in pool.elaborate(requests()):
             meter.add(1, checks=1)
             answers[identifier] = failure

@@ -35,8 +35,10 @@ class Simulated:
 
     def __init__(self, seconds: float) -> None:
         self.asked = 0
+        self.memory_mb = 0.0
         self.peak_mb = 0.0
         self.pid = 0
+        self.busy = False
         self._seconds = seconds
         self._killed = threading.Event()
 
@@ -51,8 +53,15 @@ class Simulated:
     def close(self) -> None:
         self._killed.set()
 
-    def ask(self, request: dict[str, Any], limits: Limits, reply_bytes: int = 4 << 20) -> dict[str, Any]:
+    def ask(
+        self,
+        request: dict[str, Any],
+        limits: Limits,
+        reply_bytes: int = 4 << 20,
+        following: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         self.asked += 1
+        self.busy = following is not None
         if self._killed.is_set():
             raise WorkerLost("killed", "killed")
         if request["target"] == "prover_canary":

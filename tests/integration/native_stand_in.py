@@ -27,8 +27,8 @@ _LEAN = """#!{bin}/sh
 case "$1 $2" in
   "--version ") echo "Lean (version {version}, a stand-in)" ;;
   "--print-prefix ") echo "{prefix}" ;;
-  "-j1 -o") ulimit -s 1000000; exec "{bin}/node" --stack-size=900000 "{prefix}/loader.js" compile "{package}" "$PWD" "${{3%.olean}}" ;;
-  "-j1 --run") exec "{bin}/node" --stack-size=230000 "{prefix}/loader.js" serve "{package}" "$PWD" ;;
+  "-j1 -o") ulimit -s 1000000; exec "{bin}/node" --stack-size=900000 "{prefix}/loader.js" compile "{package}" "{linked}" "$PWD" "${{3%.olean}}" ;;
+  "-j1 --run") exec "{bin}/node" --stack-size=230000 "{prefix}/loader.js" serve "{package}" "{linked}" "$PWD" ;;
   *) echo "error: unknown arguments $*" >&2; exit 1 ;;
 esac
 """  # noqa: E501
@@ -38,7 +38,7 @@ _LAKE = """#!/bin/sh
 fault=$(sed -n 's/^-- fault: //p' lakefile.lean)
 case "$1 $fault" in
   "env lakefile") echo "error: ./lakefile.lean:1:0: unexpected token" >&2; exit 1 ;;
-  "env "*) shift; export LEAN_PATH="$PWD/.lake/build/lib/lean:{package}" PATH="{bin}:$PATH"; exec "$@" ;;
+  "env "*) shift; export LEAN_PATH="$PWD/.lake/build/lib/lean:{package}:{linked}" PATH="{bin}:$PATH"; exec "$@" ;;
   "build unbuilt") echo "warning: x"; echo "error: target is out-of-date and needs to be rebuilt" >&2; exit 3 ;;
   "build "*) exit 0 ;;
 esac
@@ -52,7 +52,6 @@ _CHANGES = (
     ("FS.mkdev('/dev/' + name, id);", "FS.mkdev('/dev/told_' + name, id);"),
     ("FS.unlink('/dev/' + name)", "FS.unlink('/dev/told_' + name)"),
     (_PATH, _PATH + _TELL),
-    ("require(path.join(workerDir, 'lean.js'))", "require(path.join(__dirname, 'lean.js'))"),
 )
 
 
@@ -66,11 +65,12 @@ def make_toolchain(prefix: Path) -> Path:
     except OSError:
         shutil.copy2(embedded.node, bin_ / "node")
     shutil.copy2("/bin/sh", bin_ / "sh")
-    shutil.copy2(embedded.directory / "lean.js", prefix / "lean.js")
     (prefix / "loader.js").write_text(_loader())
     for name, text in (("lean", _LEAN), ("lake", _LAKE)):
         script = bin_ / name
-        script.write_text(text.format(bin=bin_, prefix=prefix, version=VERSION, package=embedded.package))
+        script.write_text(
+            text.format(bin=bin_, prefix=prefix, version=VERSION, package=embedded.package, linked=embedded.linked)
+        )
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return bin_
 

@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tools = make_toolchain(home / "tools")
     cache = home / "cache" / "lean"
     cache.mkdir(parents=True)
-    for part in (installed.package, installed.directory):
+    for part in installed.parts:
         (cache / part.name).symlink_to(part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")

@@ -2,10 +2,11 @@
 Lean's place.
 
 A candidate's words after ``:=`` say what it does: ``ok``, ``wrong``, ``die``, ``spin``, ``nap``, ``bomb``, ``flood``,
-``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``poison`` (every later answer is "proved"), ``once FILE
-WORD`` (does WORD the first time only), ``late`` (refused after it ran: every later check is "proved", and canaries are
-answered as if nothing had happened). After ``certify`` the words are for the worker that certifies; ``lie`` is proved
-by the first worker alone, ``silent`` comes without an export, ``void`` is called a failure of the statement.
+``babble``, ``twice``, ``forge``, ``internal``, ``stderr``, ``huge``, ``fork``, ``poison`` (every later answer is
+"proved"), ``once FILE WORD`` (does WORD the first time only), ``late`` (refused after it ran: every later check is
+"proved", and canaries are answered as if nothing had happened). After ``certify`` the words are for the worker that
+certifies; ``lie`` is proved by the first worker alone, ``silent`` comes without an export, ``void`` is called a failure
+of the statement.
 """
 
 import json
@@ -72,6 +73,15 @@ def misbehave(word: str, nonce: str) -> None:
         say({"nonce": "0" * 16, "status": "proved"})
     if word == "stderr":
         sys.stderr.write("y" * (1 << 20))
+    if word == "huge":
+        sys.stdout.write(json.dumps({"nonce": nonce, "status": "proved", "reason": ""})[:-2])
+        for _ in range(100):
+            sys.stdout.write("x" * (1 << 20))
+        sys.stdout.write('"}\n')
+    if word == "fork":
+        for _ in range(20):
+            if os.fork() == 0:  # a descendant that holds the pipes and never ends
+                time.sleep(1_000)
     if word == "own-kill":
         os.kill(os.getpid(), 9)
 

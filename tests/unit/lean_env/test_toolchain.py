@@ -210,11 +210,12 @@ def test_workers_that_nobody_has_used_for_a_week_are_removed(tmp_path: Path) -> 
 def test_a_damaged_worker_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = toolchain.find()
     (tmp_path / "lean").mkdir()
-    (tmp_path / "lean" / found.package.name).symlink_to(found.package)
+    for part in (found.package, found.linked):
+        (tmp_path / "lean" / part.name).symlink_to(part)
     shutil.copytree(found.directory, tmp_path / "lean" / found.directory.name)
     monkeypatch.setenv("PROVER_CACHE", str(tmp_path))
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
-    (tmp_path / "lean" / found.directory.name / "lean.js").write_text("")
+    (tmp_path / "lean" / found.directory.name / "loader.js").write_text("")
     with pytest.raises(ToolchainError, match="run `prover setup`, which mends it"):
         toolchain.find()
     said: list[str] = []
@@ -238,5 +239,19 @@ def test_two_installations_at_once_make_one_toolchain(tmp_path: Path) -> None:
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
-    assert sum("patching" in text for text in said) == 1
+    assert sum("compiling" in text for text in said) == 1
     assert not left_behind.exists()
+
+
+def test_a_compiler_that_hangs_is_tried_once_more(tmp_path: Path) -> None:
+    marker = tmp_path / "tried"
+    code = f"if [ -e {marker} ]; then echo done; else touch {marker}; exec /bin/sleep 1000; fi"
+    said: list[str] = []
+    done = installing.compile_in_time(("/bin/sh", "-c", code), tmp_path, (0.2, 60.0), lambda what, _: said.append(what))
+    assert done.stdout == b"done\n"
+    assert said == ["compiling the worker hangs (0.2 s without an end): once more"]
+
+
+def test_a_compiler_that_hangs_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"given up 2 times, after 0\.1 and 0\.2 s; .* run `prover setup` again"):
+        installing.compile_in_time(("/bin/sleep", "1000"), tmp_path, (0.1, 0.2), installing.tell_nobody)
