@@ -1,6 +1,7 @@
 module
 public meta import Certify
 public meta import Library
+public meta import Feedback
 
 /-!
 The worker: reads requests, one JSON object a line, and writes one reply to each. docs/soundness.md says what the status
@@ -74,23 +75,30 @@ def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (fo
   | .ok text => return [("export", Json.str text)]
   | .error why => return [("unexported", Json.str why)]
 
+def prependFields : List (String × Json) → List (String × Json) → List (String × Json)
+  | [], b => b
+  | a :: as, b => a :: prependFields as b
+
 def check (h : Session.Header) (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) : IO Json := do
   let limit := Wire.natField j "heartbeats" 200000
   let before ← IO.getNumHeartbeats
   let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
-  let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
+  let depth := Feedback.depth (Wire.field j "feedback")
+  let text := Wire.field j "candidate"
+  let o ← Session.runText rules (Feedback.prepared depth (Session.limited h.state limit)) text
   let after ← IO.getNumHeartbeats
   let exporting := Wire.boolField j "export" false
   let f ← finding g ref o (Wire.listField j "forbidden") !exporting
   let messages ← Wire.messagesJson o.messages
   let goals ← Wire.goals o.messages
   let more ← if exporting then exported f else pure []
+  let feedback ← Feedback.json depth g h.state text o
   let stop ← IO.monoNanosNow
   return Json.mkObj (
     ("nonce", Json.str (Wire.field j "nonce")) :: ("status", Json.str f.status) :: ("reason", Json.str f.reason) ::
     ("messages", messages) :: ("axioms", Wire.jsonStrings f.axioms) :: ("used", Wire.jsonStrings f.used) ::
     ("goals", goals) :: ("heartbeats", Json.num (Nat.div (after - before) 1000)) ::
-    ("ms", milliseconds (stop - start)) :: more)
+    ("ms", milliseconds (stop - start)) :: prependFields feedback more)
 
 /-- In `BaseIO` so that it is done before the clock is read. -/
 @[noinline] def certified (g : Audit.Ground) (ref : Judge.Reference) (text : String) (forbidden : List String) :

@@ -237,6 +237,7 @@ class LeanPool:
             "heartbeats": request.limits.heartbeats,
             "syntax": True,
             "export": job.certify,
+            "feedback": request.feedback,
         }
         key = (request.header, request.formal_statement)
         task = Task(job, "check", key, message, request.limits, request)
