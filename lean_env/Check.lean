@@ -1,7 +1,7 @@
 module
 public meta import Certify
 public meta import Library
-public meta import Feedback
+public meta import Step
 
 /-!
 The worker: reads requests, one JSON object a line, and writes one reply to each. docs/soundness.md says what the status
@@ -21,6 +21,7 @@ structure Caches where
   imports : IO.Ref (List Session.Imported)
   headers : IO.Ref (List Session.Header)
   references : IO.Ref (List Judge.Reference)
+  steps : IO.Ref (Array (Option Step.State))
 
 def maxReferences : Nat := 48
 
@@ -55,9 +56,6 @@ def referenceOf (c : Caches) (h : Session.Header) (g : Audit.Ground) (heartbeats
 def failure (nonce where_ why : String) (messages : List Message) : IO Json := do
   return Json.mkObj [("nonce", Json.str nonce), ("statement_failure", Json.str where_), ("reason", Json.str why),
     ("messages", ← Wire.messagesJson messages)]
-
-/-- Milliseconds as a decimal number. -/
-def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
 
 /-- A candidate's own words for what went wrong are shown, but decide nothing beyond that there was an error. -/
 def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) (ask : Bool) :
@@ -98,7 +96,7 @@ def check (h : Session.Header) (g : Audit.Ground) (ref : Judge.Reference) (j : J
     ("nonce", Json.str (Wire.field j "nonce")) :: ("status", Json.str f.status) :: ("reason", Json.str f.reason) ::
     ("messages", messages) :: ("axioms", Wire.jsonStrings f.axioms) :: ("used", Wire.jsonStrings f.used) ::
     ("goals", goals) :: ("heartbeats", Json.num (Nat.div (after - before) 1000)) ::
-    ("ms", milliseconds (stop - start)) :: prependFields feedback more)
+    ("ms", Wire.milliseconds (stop - start)) :: prependFields feedback more)
 
 /-- In `BaseIO` so that it is done before the clock is read. -/
 @[noinline] def certified (g : Audit.Ground) (ref : Judge.Reference) (text : String) (forbidden : List String) :
@@ -110,7 +108,7 @@ def certify (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) 
   let stop ← IO.monoNanosNow
   return Json.mkObj [
     ("nonce", Json.str (Wire.field j "nonce")), ("status", Json.str f.status), ("reason", Json.str f.reason),
-    ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("ms", milliseconds (stop - start))]
+    ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("ms", Wire.milliseconds (stop - start))]
 
 /-- The time limit for references: they are ours, and the same whatever the request's own limit. -/
 def referenceHeartbeats : Nat := 1000000
@@ -130,6 +128,7 @@ def about (c : Caches) (j : Json) : IO Json := do
     | none => match Wire.field j "op" with
       | "check" => check h g ref j start
       | "certify" => certify g ref j start
+      | "step.start" => Step.startOp c.steps h ref j start
       | _ => return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
 
 /-- A whole file, imports and all, as `lean FILE` would take it. -/
@@ -143,7 +142,7 @@ def file (c : Caches) (j : Json) : IO Json := do
     | none => messages
   let stop ← IO.monoNanosNow
   return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("messages", Json.arr messages),
-    ("ms", milliseconds (stop - start))]
+    ("ms", Wire.milliseconds (stop - start))]
 
 /-- What Library.lean tells about the library that the request's header imports. -/
 def library (c : Caches) (j : Json) : IO Json := do
@@ -164,6 +163,9 @@ def answer (c : Caches) (j : Json) : IO Json :=
   | "elaborate" => about c j
   | "certify" => about c j
   | "file" => file c j
+  | "step.start" => about c j
+  | "step.apply" => Step.applyOp c.steps j
+  | "step.release" => Step.releaseOp c.steps j
   | op =>
     if beginsWith "library.".toList op.toList then library c j
     else return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str s!"no operation is named '{op}'")]
@@ -218,6 +220,7 @@ unsafe def serve : IO Unit := do
     let headers ← IO.mkRef []
     let references ← IO.mkRef []
     writeLine verdicts (Json.mkObj [("ready", Json.bool true), ("version", Json.str Lean.versionString)])
-    loop { empty, imports, headers, references } requests verdicts none
+    let steps ← IO.mkRef #[]
+    loop { empty, imports, headers, references, steps } requests verdicts none
 
 end Check

@@ -26,10 +26,12 @@ def maxHeartbeats : Nat := 400000
 inductive Depth where
   | messages
   | goals
+  | statements
   | states
 
 def depth (word : String) : Depth :=
-  if word == "states" then .states else if word == "goals" then .goals else .messages
+  if word == "states" then .states else if word == "statements" then .statements
+  else if word == "goals" then .goals else .messages
 
 /-- Info trees cost time, so they are kept only for whoever asks. The linters that would now have their say are silenced:
 messages are to be the same whether feedback is asked for or not. -/
@@ -125,12 +127,16 @@ def after (p : Place) : Goals.Scene := Goals.ofInfo p.ctx p.info.mctxAfter
 /-- With what Lean elaborates in tasks of their own, here at once. -/
 def complete (s : InfoState) : InfoState := s.substituteLazy.get
 
+def placesIn (o : Session.Outcome) : List Place := inOrder (placesOf none none (treesOf (complete o.state.infoState).trees) []) []
+
 /-! ### What is shown -/
 
-/-- What closed statements are elaborated after, how many are still to be looked for, and the heartbeat to stop at. -/
+/-- Whether closed statements are wanted, what they are elaborated after, how many are still to be looked for; and the
+heartbeat to stop at. -/
 structure Ask where
   ground : Audit.Ground
   header : Command.State
+  wanted : Bool
   statements : Nat := maxStatements
   number : Nat := 1
   stop : Nat
@@ -153,10 +159,10 @@ def closedGoals (s : Goals.Scene) (gs : List MVarId) (left : Nat) (shown : Shown
     if ← isLate shown.ask then return { shown with cut := true }
     let ask := shown.ask
     let name := s!"prover_goal_{ask.number}"
-    let statement ← if ask.statements == 0 then pure none else Goals.statement ask.ground ask.header s g name
+    let statement ← if !ask.wanted || ask.statements == 0 then pure none else Goals.statement ask.ground ask.header s g name
     let j ← Goals.goalJson s g statement
     let ask := { ask with statements := ask.statements - 1, number := ask.number + 1 }
-    closedGoals s gs left { shown with goals := j :: shown.goals, ask, cut := shown.cut || ask.statements == 0 }
+    closedGoals s gs left { shown with goals := j :: shown.goals, ask, cut := shown.cut || (ask.wanted && ask.statements == 0) }
 
 def rangeJson (start stop : Position) (rest : List (String × Json)) : Json :=
   Json.mkObj (("start", Wire.position start) :: ("end", Wire.position stop) :: rest)
@@ -262,8 +268,9 @@ def json (depth : Depth) (g : Audit.Ground) (header : Command.State) (text : Str
   | .messages => return []
   | _ =>
     let stop := (← IO.getNumHeartbeats) + maxHeartbeats * 1000
-    let ask : Ask := { ground := g, header, stop }
-    let ps := inOrder (placesOf none none (treesOf (complete o.state.infoState).trees) []) []
+    let wanted := match depth with | .goals => false | _ => true
+    let ask : Ask := { ground := g, header, wanted, stop }
+    let ps := placesIn o
     let (failure, ask, cut) ← match Wire.firstError o.messages with
       | some m => failed (Session.input text "<input>") ps m ask
       | none => pure (Json.null, ask, false)

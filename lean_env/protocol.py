@@ -23,9 +23,10 @@ Status = Literal[
 Level = Literal["", "audited", "certified"]
 """How far ``proved`` was looked into: by the worker that elaborated the candidate, or also by one that never saw it."""
 Severity = Literal["error", "warning", "information"]
-Depth = Literal["messages", "goals", "states"]
+Depth = Literal["messages", "goals", "statements", "states"]
 """How much is told about a candidate beyond its status: Lean's messages; also :class:`Feedback` with the goals at each
-``sorry`` and at the tactic that failed first; also the goals before and after every tactic."""
+``sorry`` and at the tactic that failed first; also these as statements of their own; also the goals before and after
+every tactic."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,11 +79,11 @@ class Hypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
 class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be proved at some place.
 
-    ``text`` is the whole goal as Lean prints it, and ``case``, ``hypotheses`` and ``target`` are its parts; long ones are
-    cut. ``statement`` is the goal with its hypotheses as a formal statement of its own, ``theorem prover_goal_1 ...``: it
-    was put through the elaborator after the request's header, and its type is the goal's, constant by constant. It is
-    None where it was not asked for, where the goal rests on the candidate's own declarations or on something not yet
-    known, and where no way of printing it led back to the same type.
+    ``text`` is the whole goal as Lean prints it, and ``case``, ``hypotheses`` and ``target`` are its parts; long ones
+    are cut. ``statement`` is the goal with its hypotheses as a formal statement of its own, ``theorem prover_goal_1
+    ...``: it was put through the elaborator after the request's header, and its type is the goal's, constant by
+    constant. It is None where it was not asked for, where the goal rests on declarations that the header does not
+    have or on something not yet known, and where no way of printing it led back to the same type.
     """
 
     text: str

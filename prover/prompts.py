@@ -5,7 +5,8 @@ is meant for small models trained here. ``chat`` gives instructions, the whole f
 Nothing here decides whether an answer is a proof; that is Lean's alone.
 
 Feedback for corrections follows Goedel-Prover-V2 (arXiv 2508.03613): each error is shown inside a few lines of the
-attempt, at most eight of them, long spans cut, and the number left out is said.
+attempt, at most eight of them, long spans cut, and the number left out is said. Beyond the paper, the goals at the
+tactic that failed first follow its error where the error does not show them itself.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Literal
 
+from lean_env.protocol import Depth
 from lean_env.source import candidate_text, target_name
 from prover.pointers import expand_pointers
 from prover.records import Attempt, ChatMessage, Message, Problem, Verdict
@@ -25,6 +27,9 @@ MAX_ERRORS = 8
 LINES_BEFORE = 4
 LINES_AFTER = 1
 MAX_SPAN = 6
+MAX_GOALS = 2
+MAX_GOAL = 1_200
+"""Characters of a goal that the chat style shows."""
 PLAIN_FEEDBACK = 120
 """Characters of the first error that the plain style shows."""
 
@@ -51,6 +56,11 @@ exactly as it is."""
 _FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _TYPE_BINDER = re.compile(r"\{[^{}]*: (?:Type|Sort)\b[^{}]*\} ?")
 _THEOREM = re.compile(r"^\s*(?:theorem|lemma)\s+\S+\s*")
+
+
+def wanted(style: Style) -> Depth:
+    """What a verdict must tell for :func:`correction_prompt`. Plain prompts are for models with little room."""
+    return "goals" if style == "chat" else "messages"
 
 
 @cache
@@ -134,9 +144,21 @@ def feedback(text: str, verdict: Verdict) -> str:
         return verdict.reason
     lines = text.split("\n")
     parts = [_in_place(lines, error) for error in errors[:MAX_ERRORS]]
+    parts[0] += _goals(verdict, errors[0])
     if len(errors) > MAX_ERRORS:
         parts.append(f"({len(errors) - MAX_ERRORS} more errors are left out.)")
     return "\n\n".join(parts)
+
+
+def _goals(verdict: Verdict, error: Message) -> str:
+    """The goals at the tactic that raised the error, unless the error shows them."""
+    failed = verdict.feedback.failed if verdict.feedback is not None else None
+    goals = [goal for goal in failed.goals if goal.target not in error.text] if failed is not None else []
+    if not goals:
+        return ""
+    shown = [g.text if len(g.text) <= MAX_GOAL else g.text[:MAX_GOAL] + " ..." for g in goals[:MAX_GOALS]]
+    more = f"\n({len(goals) - MAX_GOALS} more goals are left out.)" if len(goals) > MAX_GOALS else ""
+    return "\nThe goals before this tactic:\n```\n" + "\n\n".join(shown) + "\n```" + more
 
 
 def _errors(verdict: Verdict) -> list[Message]:

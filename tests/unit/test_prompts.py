@@ -2,6 +2,7 @@
 
 import pytest
 
+from lean_env.protocol import Feedback, Goal, GoalsAt
 from prover import prompts
 from prover.records import Attempt, ChatMessage, Message, Premise, Problem, Verdict
 
@@ -98,6 +99,22 @@ def test_feedback_counts_what_it_leaves_out_and_cuts_long_spans() -> None:
     assert "e8" in said and "e9" not in said and "(3 more errors are left out.)" in said
     long = prompts.feedback(text, Verdict(attempt_id="a", status="failed", messages=(error((5, 0), (30, 3), "e"),)))
     assert "row 10\n" in long and "..." in long and "row 20\n" not in long and "row</error> 30" in long
+
+
+def test_goals_follow_the_first_error_unless_it_shows_them() -> None:
+    shown, hidden = Goal(text="⊢ a = b", target="a = b"), Goal(text="h : p\n⊢ p" + "x" * 2_000, target="q")
+    verdict = Verdict(
+        attempt_id="a",
+        status="failed",
+        messages=(error((1, 0), (1, 3), "no progress on\n⊢ a = b"), error((2, 0), (2, 1), "second")),
+        feedback=Feedback(failed=GoalsAt((1, 0), (1, 3), (shown, hidden))),
+    )
+    first, _, second = prompts.feedback("one\ntwo", verdict).partition("\n\nLine 2, column 0:")
+    assert first.count("a = b") == 1 and "The goals before this tactic:\n```\nh : p\n⊢ pxx" in first
+    assert first.endswith("x ...\n```") and "goals" not in second
+    plain = prompts.correction_prompt(PROBLEM, attempt("x"), verdict, "plain")
+    assert plain[2].content == "1:0 no progress on ⊢ a = b"
+    assert prompts.wanted("plain") == "messages" and prompts.wanted("chat") == "goals"
 
 
 def test_positions_beyond_the_text_do_not_break_feedback() -> None:
