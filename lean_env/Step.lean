@@ -136,14 +136,21 @@ def ended (s : State) : Result :=
     else if Wire.hasName ``sorryAx proof.getUsedConstants.toList then failed "sorry" "the proof rests on sorry"
     else .state s
 
+@[noinline] unsafe def someClosure : (Name → Bool) × Nat := (unsafeCast Parser.Tactic.tacticSeq.fn, 0)
+
+/-- Which names are not to be bound automatically: asked only where the types of a declaration are elaborated, so never by a
+tactic. The field's own default is a closure, and closures of this file cannot be found when it runs; one of Lean's stands
+in, whose answer would be either. -/
+@[implemented_by someClosure] opaque forbidden : (Name → Bool) × Nat
+
 def run (rules : Guard.Rules) (s : State) (stx : Syntax) (heartbeats : Nat) : IO Result := do
   let t ← IO.mkRef ({ goals := s.goals } : Tactic.State)
   let e ← IO.mkRef s.term
   let m ← IO.mkRef s.mctx
   let c ← IO.mkRef { s.core with messages := {} }
   let core ← coreContext s heartbeats
-  -- (The default of this field is a closure.)
-  let term : Term.Context := { declName? := some s.target, errToSorry := false, autoBoundImplicitForbidden := Name.isAnonymous }
+  let term : Term.Context :=
+    { declName? := some s.target, errToSorry := false, autoBoundImplicitForbidden := forbidden.1 }
   match ← stepRaw stx { elaborator := .anonymous, recover := false } t term e {} m core c with
   | .error e =>
     let text ← e.toMessageData.toString
