@@ -78,18 +78,18 @@ def test_one_sorry_for_several_goals(pool: LeanPool) -> None:
 @pytest.mark.parametrize(
     ("proof", "at", "targets"),
     [
-        ("by\n  have e := n + 0\n  rw [Nat.mul_comm]", "rw [Nat.mul_comm]", ["n = 𝒙"]),
-        ("by\n  /- 🎉𝓝 -/ exact no_such_thing", "exact no_such_thing", ["n = 𝒙"]),
-        ("by\n  constructor", "constructor", ["n = 𝒙"]),
+        ("by\n  have e := n + 0\n  rw [Nat.mul_comm]", "rw [Nat.mul_comm]", ["n = 𝓍"]),
+        ("by\n  /- 🎉𝓝 -/ exact no_such_thing", "exact no_such_thing", ["n = 𝓍"]),
+        ("by\n  constructor", "constructor", ["n = 𝓍"]),
         ("by\n  have : n = 3 := by\n    omega\n  exact this ▸ h", "omega", ["n = 3"]),
-        ("by\n  cases n\n  · skip\n  · simp", "· skip", ["0 = 𝒙"]),
-        ("by\n  intro 𝒚", "intro 𝒚", ["n = 𝒙"]),
+        ("by\n  cases n\n  · skip\n  · simp", "· skip", ["0 = 𝓍"]),
+        ("by\n  intro 𝓎", "intro 𝓎", ["n = 𝓍"]),
         ("no_such_thing", "no_such_thing", []),
         ("by\n  apply Eq.symm\n  (", "", []),
     ],
 )
 def test_goals_where_it_fails(pool: LeanPool, proof: str, at: str, targets: list[str]) -> None:
-    statement = "theorem t (n 𝒙 : Nat) (h : 0 < n) : n = 𝒙"
+    statement = "theorem t (n 𝓍 : Nat) (h : 0 < n) : n = 𝓍"
     verdict = ask(pool, statement, proof)
     assert verdict.status == "failed" and verdict.feedback is not None
     failed = verdict.feedback.failed
