@@ -190,6 +190,8 @@ structure Rebuilt where
   /-- Last first. -/
   added : List Declaration := []
   done : NameSet := {}
+  /-- What is being rebuilt: it may not rest on itself. -/
+  begun : NameSet := {}
 
 @[noinline] def addRaw (env : Environment) (d : Declaration) : Except Kernel.Exception Environment := env.addDeclCore 0 d none
 
@@ -239,10 +241,14 @@ def addTypes (env : Environment) (n : Name) (params : List Name) (types : List I
     if wellTyped env params (allConstructorTypes types) then .ok env
     else .error s!"the kernel rejects a constructor of {Wire.shown n}"
 
+def unwritten (n : Name) : Declaration → Option String
+  | .inductDecl _ _ types _ => if allEndInSort types then none else some s!"the sort of {Wire.shown n} is not written out"
+  | _ => none
+
 /-- Adds a declaration that makes the constants `names`, of which `n` is one. -/
 def add (r : Rebuilt) (n : Name) (names : List Name) (d : Declaration) : Rebuilt :=
   let r := { r with added := d :: r.added, done := Wire.insertAll names r.done }
-  if !r.ask then r else
+  if !r.ask then { r with wrong := unwritten n d } else
   let env : Except String Environment := match d with
     | .inductDecl params _ types _ => addTypes r.env n params types d
     | _ => match addRaw r.env d with
@@ -289,7 +295,9 @@ partial def rebuild (own : List Constant) (n : Name) (r : Rebuilt) : Rebuilt :=
   if r.wrong.isSome || r.done.contains n || (r.env.checked.get.find? n).isSome then r else
   match find n own with
   | none => { r with wrong := some s!"{Wire.shown n} is unknown" }
-  | some info => match info with
+  | some info =>
+    if r.begun.contains n then { r with wrong := some s!"{Wire.shown n} rests on itself" } else
+    match info with
     | .thmInfo v => addAfter own (uses info) n [n] (.thmDecl v) r
     | .defnInfo v => addAfter own (uses info) n [n] (.defnDecl v) r
     | .opaqueInfo v => addAfter own (uses info) n [n] (.opaqueDecl v) r
@@ -302,7 +310,7 @@ partial def rebuild (own : List Constant) (n : Name) (r : Rebuilt) : Rebuilt :=
     | .axiomInfo _ => { r with wrong := some s!"{Wire.shown n} is an axiom" }
     | .quotInfo _ => { r with wrong := some s!"{Wire.shown n} is a quotient of the candidate's own" }
 partial def addAfter (own : List Constant) (needed : List Name) (n : Name) (names : List Name) (d : Declaration) (r : Rebuilt) : Rebuilt :=
-  let r := rebuildAll own needed r
+  let r := rebuildAll own needed { r with begun := Wire.insertAll names r.begun }
   if r.wrong.isSome then r else add r n names d
 partial def rebuildAll (own : List Constant) : List Name → Rebuilt → Rebuilt
   | [], r => r

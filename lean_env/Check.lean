@@ -1,6 +1,7 @@
 module
 public meta import Closure
 public meta import Library
+public meta import Step
 
 /-!
 The worker: reads requests, one JSON object a line, and writes one reply to each. docs/soundness.md says what the status
@@ -22,6 +23,7 @@ structure Caches where
   references : IO.Ref (List Judge.Reference)
   /-- What is left of the closure that is being written. -/
   closing : IO.Ref (Option Closure.State)
+  steps : IO.Ref (Array (Option Step.State))
 
 def maxReferences : Nat := 48
 
@@ -57,9 +59,6 @@ def failure (nonce where_ why : String) (messages : List Message) : IO Json := d
   return Json.mkObj [("nonce", Json.str nonce), ("statement_failure", Json.str where_), ("reason", Json.str why),
     ("messages", ← Wire.messagesJson messages)]
 
-/-- Milliseconds as a decimal number. -/
-def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
-
 /-- A candidate's own words for what went wrong are shown, but decide nothing beyond that there was an error. -/
 def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (forbidden : List String) (ask : Bool) :
     IO Judge.Finding := do
@@ -76,23 +75,30 @@ def finding (g : Audit.Ground) (ref : Judge.Reference) (o : Session.Outcome) (fo
   | .ok text => return [("export", Json.str text)]
   | .error why => return [("unexported", Json.str why)]
 
+def prependFields : List (String × Json) → List (String × Json) → List (String × Json)
+  | [], b => b
+  | a :: as, b => a :: prependFields as b
+
 def check (h : Session.Header) (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) : IO Json := do
   let limit := Wire.natField j "heartbeats" 200000
   let before ← IO.getNumHeartbeats
   let rules : Guard.Rules := { on := Wire.boolField j "syntax" true, limit, target := Wire.userName ref.name }
-  let o ← Session.runText rules (Session.limited h.state limit) (Wire.field j "candidate")
+  let depth := Feedback.depth (Wire.field j "feedback")
+  let text := Wire.field j "candidate"
+  let o ← Session.runText rules (Feedback.prepared depth (Session.limited h.state limit)) text
   let after ← IO.getNumHeartbeats
   let exporting := Wire.boolField j "export" false
   let f ← finding g ref o (Wire.listField j "forbidden") !exporting
   let messages ← Wire.messagesJson o.messages
   let goals ← Wire.goals o.messages
   let more ← if exporting then exported f else pure []
+  let feedback ← Feedback.json depth g h.state text o
   let stop ← IO.monoNanosNow
   return Json.mkObj (
     ("nonce", Json.str (Wire.field j "nonce")) :: ("status", Json.str f.status) :: ("reason", Json.str f.reason) ::
     ("messages", messages) :: ("axioms", Wire.jsonStrings f.axioms) :: ("used", Wire.jsonStrings f.used) ::
     ("goals", goals) :: ("heartbeats", Json.num (Nat.div (after - before) 1000)) ::
-    ("ms", milliseconds (stop - start)) :: more)
+    ("ms", Wire.milliseconds (stop - start)) :: prependFields feedback more)
 
 /-- In `BaseIO` so that it is done before the clock is read. -/
 @[noinline] def certified (g : Audit.Ground) (ref : Judge.Reference) (text : String) (forbidden : List String) :
@@ -104,7 +110,7 @@ def certify (g : Audit.Ground) (ref : Judge.Reference) (j : Json) (start : Nat) 
   let stop ← IO.monoNanosNow
   return Json.mkObj [
     ("nonce", Json.str (Wire.field j "nonce")), ("status", Json.str f.status), ("reason", Json.str f.reason),
-    ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("ms", milliseconds (stop - start))]
+    ("axioms", Wire.jsonStrings f.axioms), ("used", Wire.jsonStrings f.used), ("ms", Wire.milliseconds (stop - start))]
 
 /-- The time limit for references: they are ours, and the same whatever the request's own limit. -/
 def referenceHeartbeats : Nat := 1000000
@@ -125,6 +131,7 @@ def about (c : Caches) (j : Json) : IO Json := do
       | "check" => check h g ref j start
       | "certify" => certify g ref j start
       | "closure" => Closure.beginOp c.closing g ref j
+      | "step.start" => Step.startOp c.steps h ref j start
       | _ => return Json.mkObj [("nonce", Json.str nonce), ("ok", Json.bool true)]
 
 /-- A whole file, imports and all, as `lean FILE` would take it. -/
@@ -138,7 +145,7 @@ def file (c : Caches) (j : Json) : IO Json := do
     | none => messages
   let stop ← IO.monoNanosNow
   return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("messages", Json.arr messages),
-    ("ms", milliseconds (stop - start))]
+    ("ms", Wire.milliseconds (stop - start))]
 
 /-- What Library.lean tells about the library that the request's header imports. -/
 def library (c : Caches) (j : Json) : IO Json := do
@@ -161,6 +168,9 @@ def answer (c : Caches) (j : Json) : IO Json :=
   | "closure" => about c j
   | "closure.next" => Closure.nextOp c.closing j
   | "file" => file c j
+  | "step.start" => about c j
+  | "step.apply" => Step.applyOp c.steps j
+  | "step.release" => Step.releaseOp c.steps j
   | op =>
     if beginsWith "library.".toList op.toList then library c j
     else return Json.mkObj [("nonce", Json.str (Wire.field j "nonce")), ("error", Json.str s!"no operation is named '{op}'")]
@@ -219,6 +229,7 @@ unsafe def serve : IO Unit := do
     let references ← IO.mkRef []
     writeLine verdicts (Json.mkObj [("ready", Json.bool true), ("version", Json.str Lean.versionString)])
     let closing ← IO.mkRef none
-    loop { empty, imports, headers, references, closing } requests verdicts none
+    let steps ← IO.mkRef #[]
+    loop { empty, imports, headers, references, closing, steps } requests verdicts none
 
 end Check

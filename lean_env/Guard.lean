@@ -75,7 +75,7 @@ def attributes : NameSet := nameSet [`simp, `grind, `reducible, `semireducible, 
 def classes : NameSet := nameSet [`DecidableEq, `Repr, `BEq, `Inhabited, `Nonempty, `Ord, `Hashable, `ReflBEq, `LawfulBEq]
 
 def options : NameSet := nameSet [`maxRecDepth, `maxHeartbeats, `autoImplicit, `relaxedAutoImplicit,
-  `synthInstance.maxHeartbeats, `synthInstance.maxSize, `exponentiation.threshold, `smartUnfolding, `tactic.hygienic,
+  `synthInstance.maxHeartbeats, `synthInstance.maxSize, `maxSynthPendingDepth, `exponentiation.threshold, `smartUnfolding, `tactic.hygienic,
   `warn.sorry, `hygiene, `checkBinderAnnotations, `structureDiamondWarning, `quotPrecheck, `genInjectivity]
 
 /-- First parts of the names of options of which all are harmless: how things are printed or warned about. -/
@@ -308,20 +308,24 @@ def lateTactics (s : Syntax) : Bool :=
   hasKind ``Parser.Termination.decreasingBy s
     && (hasKind ``Parser.Command.mutual s || hasKind ``Parser.Term.letrec s || hasKind ``Parser.Term.whereDecls s)
 
+/-- What becomes of any piece of a candidate, be it a command or a tactic by itself. -/
+def filtered (rules : Rules) (space : Name) (s : Syntax) : Ruling :=
+  match wrong rules space s with
+  | some why => .refuse why
+  | none =>
+    if lateTactics s then .refuse "`decreasing_by` beside other declarations of its command is not allowed" else
+    let s := if setsHeartbeats s then lower rules.limit s else s
+    if hasKind `Lean.Parser.Tactic.valConfigItem s || hasKind `Lean.Parser.Tactic.config s then
+      match plain s with
+      | some s => .run s
+      | none => .refuse "the value of a tactic's setting is not literal"
+    else .run s
+
 def command (rules : Rules) (scope : Command.Scope) (s : Syntax) : Ruling :=
   if !rules.on then .run s
   else if prints s then .skip
   else match wrongCommand s with
     | some why => .refuse why
-    | none => match wrong rules scope.currNamespace s with
-      | some why => .refuse why
-      | none =>
-        if lateTactics s then .refuse "`decreasing_by` beside other declarations of its command is not allowed" else
-        let s := if setsHeartbeats s then lower rules.limit s else s
-        if hasKind `Lean.Parser.Tactic.valConfigItem s || hasKind `Lean.Parser.Tactic.config s then
-          match plain s with
-          | some s => .run s
-          | none => .refuse "the value of a tactic's setting is not literal"
-        else .run s
+    | none => filtered rules scope.currNamespace s
 
 end Guard

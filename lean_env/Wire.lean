@@ -191,6 +191,9 @@ def messagesJson (ms : List Message) : BaseIO Json := do
   let ms := if count ms ≤ maxMessages then ms else prepend (errors ms []) (reversed (others ms []))
   return Json.arr (← messagesTo ms maxMessages maxAllBytes #[])
 
+/-- Milliseconds as a decimal number. -/
+def milliseconds (nanoseconds : Nat) : Json := Json.num { mantissa := Int.ofNat (nanoseconds / 1000), exponent := 3 }
+
 /-! ### Pieces of texts -/
 
 def reverseChars : List Char → List Char → List Char

@@ -6,7 +6,7 @@ import msgspec
 
 from lean_env.certify import CertifyRequest, Exported
 from lean_env.errors import WorkerError
-from lean_env.protocol import CheckRequest, Message, StatementFailure, Status, Verdict
+from lean_env.protocol import CheckRequest, Feedback, Goal, Message, StatementFailure, Status, Verdict
 from lean_env.schedule import Answer, Task
 from lean_env.worker import WorkerLost
 
@@ -40,6 +40,7 @@ class _CheckReply(msgspec.Struct, frozen=True):
     goals: tuple[str, ...] = ()
     heartbeats: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
     ms: Annotated[float, msgspec.Meta(ge=0, lt=1e12)] = 0.0
+    feedback: Feedback | None = None
     export: str | None = None
     unexported: str = ""
 
@@ -89,6 +90,7 @@ def _convert(task: Task, reply: dict[str, Any], toolchain: str) -> Answer:
 
 def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _CheckReply, toolchain: str) -> Answer:
     words = len(checked.reason) + sum(len(m.text) for m in checked.messages) + sum(map(len, checked.goals))
+    words += 0 if checked.feedback is None else _words(checked.feedback)
     if words > SHOWN_CHARS:
         raise msgspec.ValidationError(f"{words:,} characters of messages and goals")
     if checked.reason.startswith(CERTIFICATION):
@@ -105,12 +107,26 @@ def _checked(task: Task, request: CheckRequest | CertifyRequest, checked: _Check
         round(checked.ms / 1000, 6),
         toolchain,
         "audited" if checked.status == "proved" else "",
+        feedback=checked.feedback,
     )
     if not verdict.proved or not task.job.certify:
         return verdict
     if checked.export is None:
         return Verdict(request.id, "failed", f"{CERTIFICATION}{checked.unexported or 'no export'}", toolchain=toolchain)
     return Exported(verdict, checked.export)
+
+
+def _words(feedback: Feedback) -> int:
+    """Characters of all goals."""
+    places = (*((feedback.failed,) if feedback.failed is not None else ()), *feedback.sorries)
+    goals = [goal for place in places for goal in place.goals]
+    goals += [goal for step in feedback.states for goal in (*step.before, *step.after)]
+    return sum(map(_goal_words, goals))
+
+
+def _goal_words(goal: Goal) -> int:
+    hypotheses = sum(len(h.name) + len(h.type) + len(h.value or "") for h in goal.hypotheses)
+    return len(goal.text) + len(goal.case) + len(goal.target) + len(goal.statement or "") + hypotheses
 
 
 def _certified(task: Task, reply: _CertifyReply, toolchain: str) -> Verdict:

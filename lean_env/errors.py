@@ -33,6 +33,10 @@ class StatementError(LeanError):
     """The trusted header or statement itself does not elaborate; carries Lean's own message."""
 
 
+class StepError(LeanError):
+    """A proof state cannot be gone on from: it was released, or made again from its tactics it comes out otherwise."""
+
+
 class ServerError(LeanError):
     """The server cannot serve: its address cannot be had, or others could reach it without a token."""
 

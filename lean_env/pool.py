@@ -273,6 +273,7 @@ class LeanPool:
             "heartbeats": request.limits.heartbeats,
             "syntax": True,
             "export": job.certify,
+            "feedback": request.feedback,
         }
         content = b""
         if self._cache is not None:

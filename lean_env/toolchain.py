@@ -26,7 +26,8 @@ INTEGRITY = "sha512-fwsXryqKhZjiebUFqqXghk2kDgZynYYB2KyEr3HJ1p5Z2y7iq7QKzOkKVGY5
 LEAN_VERSION = "4.28.0-pre"
 MODULES = (
     *("Wire", "Names", "Settings", "Guard", "Session", "Audit", "Judge"),
-    *("Export", "Certify", "Rows", "Closure", "Library", "Check"),
+    *("Export", "Certify", "Rows", "Closure", "Library"),
+    *("Goals", "Feedback", "Step", "Check"),
 )
 """The worker's Lean modules, each after those that it imports."""
 LEAN_SOURCES = ("Main.lean", *(f"{module}.lean" for module in MODULES))

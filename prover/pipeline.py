@@ -10,6 +10,7 @@ from typing import Any
 
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
+from lean_env.protocol import Depth
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import PLACEMENT, ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section
@@ -218,7 +219,9 @@ class Loop:
                     progress=self.progress,
                     on_shard=on_shard,
                 ),
-                lambda attempts, ready: self.verify(self.dir / place.verdicts, series, train, attempts, earlier, ready),
+                lambda attempts, ready: self.verify(
+                    self.dir / place.verdicts, series, train, attempts, earlier, ready, feedback=self._feedback(0)
+                ),
                 self.pool.close,
             )
         ]
@@ -248,10 +251,20 @@ class Loop:
                 on_shard=on_shard,
             ),
             lambda attempts, ready: self.verify(
-                self.dir / place.verdicts, f"{series} turn {turn}", train, attempts, earlier, ready
+                self.dir / place.verdicts,
+                f"{series} turn {turn}",
+                train,
+                attempts,
+                earlier,
+                ready,
+                feedback=self._feedback(turn),
             ),
             self.pool.close,
         )
+
+    def _feedback(self, turn: int) -> Depth:
+        """How much the verdicts of a turn must tell the next."""
+        return self.prompt.wanted if turn < self.config.correct.turns else "messages"
 
     def verify(
         self,
@@ -262,6 +275,7 @@ class Loop:
         earlier: list[Judged] | None = None,
         ready: Iterable[int] | None = None,
         until_proved: bool = False,
+        feedback: Depth = "messages",
     ) -> Artifact:
         return verify.run(
             out,
@@ -274,6 +288,7 @@ class Loop:
             earlier=earlier or (),
             ready=ready,
             until_proved=until_proved,
+            feedback=feedback,
         )
 
     def train(self, number: int, start: Model, examples: Artifact) -> Model:

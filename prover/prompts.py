@@ -25,6 +25,7 @@ from typing import Any, cast, get_args
 from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from lean_env.protocol import Depth
 from lean_env.source import candidate_text, target_name
 from prover import extraction, feedback
 from prover.config import PromptConfig
@@ -67,7 +68,8 @@ class Prompt:
         self._cut = config.overflow == "cut"
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         try:
-            _check(environment.parse(text), self._place)
+            parsed = environment.parse(text)
+            _check(parsed, self._place)
             self._template = environment.from_string(text)
         except TemplateError as error:
             line = getattr(error, "lineno", None)
@@ -79,6 +81,9 @@ class Prompt:
             "version": _version(),
         }
         """What decides prompts and what is taken from answers: part of fingerprints."""
+        uses = {name.name for block in parsed.find_all(nodes.Block) for name in block.find_all(nodes.Name)}
+        self.wanted: Depth = "goals" if "errors" in uses else "messages"
+        """What verdicts must tell for :meth:`revisions`. Small models have no room for goals."""
 
     def first(self, problem: Problem) -> Messages:
         """The conversation that asks for a first proof."""

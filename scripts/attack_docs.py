@@ -54,7 +54,6 @@ def load(name: str) -> Table:
 
 
 OWN = ("refused.toml", "accepted.toml", "honest.toml", "strict.toml")
-DEFECTS = "defects.toml"
 SUITES = ("suites/comparator.toml", "suites/safeverify.toml", "suites/lean4checker.toml", "suites/leanparanoia.toml")
 
 INTRODUCTION = """# Attacks, a line a case
@@ -115,8 +114,6 @@ def page() -> str:
     lines += ["## Honest texts that are refused all the same", ""]
     lines += ["Each of these is a proof lost, not a false one counted.", ""]
     lines += [*refused(tables["strict.toml"].case, False), ""]
-    if lost := load(DEFECTS).case:
-        lines += ["Proofs lost to a defect that is not mended yet:", "", *[f"- {c.name}" for c in lost], ""]
     lines += ["## Honest proofs, all certified", ""]
     lines += [f"- {c.name}" for name in ("accepted.toml", "honest.toml") for c in tables[name].case]
     return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from lean_env.protocol import CheckRequest, Limits
+from lean_env.protocol import CheckRequest, Depth, Limits
 
 MAX_ITEMS = 10_000
 """Requests, codes or snippets in one body."""
@@ -39,6 +39,7 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proof: str
     forbidden_constants: tuple[str, ...] = ()
     limits: _Limits = _Limits()
+    feedback: Depth = "messages"
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +77,9 @@ def read_requests(data: bytes, most: Limits) -> list[CheckRequest]:
         if first != number:
             raise BodyError(f"requests[{number}].id", f"{r.id!r} is already the id of requests[{first}]")
         limits = _limits(r.limits, most, f"requests[{number}].limits")
-        found.append(CheckRequest(r.id, r.header, r.formal_statement, r.proof, r.forbidden_constants, limits))
+        found.append(
+            CheckRequest(r.id, r.header, r.formal_statement, r.proof, r.forbidden_constants, limits, r.feedback)
+        )
     return found
 
 

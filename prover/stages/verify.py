@@ -10,7 +10,7 @@ import msgspec
 
 from lean_env.answers import CERTIFICATION
 from lean_env.pool import LeanPool
-from lean_env.protocol import CheckRequest, Limits, StatementFailure
+from lean_env.protocol import CheckRequest, Depth, Limits, StatementFailure
 from prover.artifacts import Artifact, ArtifactWriter, owed_problems
 from prover.progress import Meter, Progress
 from prover.records import Attempt, Problem, Verdict
@@ -35,6 +35,7 @@ def run(
     ready: Iterable[int] | None = None,
     until_proved: bool = False,
     certify: bool = True,
+    feedback: Depth = "messages",
     clean: bool = False,
 ) -> Artifact:
     """A verdict per attempt, in the order of the attempts. Proofs are certified, or only audited without ``certify``.
@@ -45,7 +46,7 @@ def run(
     here.) ``ready`` yields the shards of ``attempts`` as they appear on disk; None takes all of them as
     present. An attempt whose problem does not elaborate gets no verdict; how many is counted under ``unjudged``. With
     ``until_proved`` the attempts of a problem are tried one after another, and those after the first proof get no
-    verdict: for lists whose order is the point.
+    verdict: for lists whose order is the point. ``feedback`` is how much the verdicts tell.
     """
     writer = ArtifactWriter(
         out,
@@ -56,6 +57,7 @@ def run(
             "toolchain": pool.toolchain.version,
             **({"until_proved": True} if until_proved else {}),
             **({} if certify else {"certify": False}),
+            **({} if feedback == "messages" else {"feedback": feedback}),
         },
         problems.shards,
         clean=clean,
@@ -67,7 +69,7 @@ def run(
     with progress.stage(f"{series} verify", 0, "attempts") as meter:
         board = _Board(writer, meter, owed_problems(problems, owed), until_proved)
         wanted = (i for i in shards if i in owed)
-        turns = _turns(wanted, problems, attempts, earlier, limits, certify, board)
+        turns = _turns(wanted, problems, attempts, earlier, limits, certify, feedback, board)
         few = pool.workers * PROBLEMS_PER_WORKER
         requests = _first_proof(turns, board, few) if until_proved else (r for turn in turns for r in turn)
         try:
@@ -214,6 +216,7 @@ def _turns(
     earlier: Sequence[Judged],
     limits: Limits,
     certify: bool,
+    feedback: Depth,
     board: _Board,
 ) -> Iterator[deque[CheckRequest]]:
     """What is to be asked about each problem, in the order of its attempts."""
@@ -240,6 +243,7 @@ def _turns(
                     proof=attempt.proof,
                     forbidden_constants=problem.forbidden_constants,
                     limits=limits,
+                    feedback=feedback,
                 )
             )
         board.put(index, shard, len(by_id))

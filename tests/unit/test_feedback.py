@@ -1,6 +1,7 @@
 """What a model is told of the errors in its proof."""
 
-from prover.feedback import errors_in_place
+from lean_env.protocol import Feedback, Goal, GoalsAt
+from prover.feedback import errors_in_place, first_error
 from prover.records import Message, Verdict
 
 
@@ -30,3 +31,17 @@ def test_feedback_counts_what_it_leaves_out_and_cuts_long_spans() -> None:
 def test_positions_beyond_the_text_do_not_break_feedback() -> None:
     verdict = Verdict(attempt_id="a", status="failed", messages=(error((9, 4), (9, 5), "expected end"),))
     assert errors_in_place("one line", verdict).endswith("expected end")
+
+
+def test_goals_follow_the_first_error_unless_it_shows_them() -> None:
+    shown, hidden = Goal(text="⊢ a = b", target="a = b"), Goal(text="h : p\n⊢ p" + "x" * 2_000, target="q")
+    verdict = Verdict(
+        attempt_id="a",
+        status="failed",
+        messages=(error((1, 0), (1, 3), "no progress on\n⊢ a = b"), error((2, 0), (2, 1), "second")),
+        feedback=Feedback(failed=GoalsAt((1, 0), (1, 3), (shown, hidden))),
+    )
+    first, _, second = errors_in_place("one\ntwo", verdict).partition("\n\nLine 2, column 0:")
+    assert first.count("a = b") == 1 and "The goals before this tactic:\n```\nh : p\n⊢ pxx" in first
+    assert first.endswith("x ...\n```") and "goals" not in second
+    assert first_error(verdict) == "1:0 no progress on ⊢ a = b"

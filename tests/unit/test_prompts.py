@@ -93,6 +93,10 @@ def test_a_base_model_is_shown_its_failure_in_the_text_that_it_continues() -> No
     assert "no progress" in message.content and message.content.endswith(f"{PROBLEM.formal_statement} := by")
 
 
+def test_goals_are_asked_of_lean_where_the_revision_shows_errors() -> None:
+    assert [prompt.wanted for prompt in (PLAIN, CHAT, BASE)] == ["messages", "goals", "goals"]
+
+
 def test_a_failure_without_errors_says_its_reason() -> None:
     verdict = Verdict(attempt_id="a", status="forbidden_axiom", reason="audit: axiom foo")
     (messages,) = CHAT.revisions(PROBLEM, attempt("x", CHAT), verdict)
