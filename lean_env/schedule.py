@@ -378,25 +378,3 @@ class TaskQueue:
         side, since = self._sides[worker]
         served = any(other != side for number, (other, _) in self._sides.items() if number != worker)
         return first[side if served or time.monotonic() - since < SWITCH_SECONDS else not side]
-
-
-@dataclass
-class Held:
-    """Results of a worker since its last right answers to the canaries. They are not given out before the next ones."""
-
-    items: list[tuple[Task, Answer]] = field(default_factory=list)
-    jobs: set[Job] = field(default_factory=set)
-    since: float = 0.0
-    size: int = 0
-    """Bytes of exports among them."""
-
-    def add(self, task: Task, answer: Answer) -> None:
-        if not self.items:
-            self.since = time.monotonic()
-        self.items.append((task, answer))
-        self.jobs.add(task.job)
-        self.size += len(answer.export) if isinstance(answer, Exported) else 0
-
-    def age(self) -> float:
-        """Seconds that the oldest has waited; 0 where there is none."""
-        return time.monotonic() - self.since if self.items else 0.0

@@ -8,8 +8,9 @@ import msgspec
 from lean_env.answers import answer_of, answer_of_damage, answer_of_losses, name_of, refused_late
 from lean_env.breaker import Breaker
 from lean_env.errors import CanaryError, CheckLostError, LeanError, WorkerError
+from lean_env.held import Held
 from lean_env.protocol import Limits
-from lean_env.schedule import Answer, Held, Task, TaskQueue
+from lean_env.schedule import Answer, Task, TaskQueue
 from lean_env.worker import Usage, WorkerLost
 
 CANARY_CHECKS = 200
@@ -318,6 +319,9 @@ class Slot:
         again = [task for task, _ in self._held.items]
         for task in again:
             task.returned += 1
+        if self._next is not None:
+            again.append(self._next)  # it was only sent ahead; what was taken down goes before it
+            self._next = None
         self._held = Held()
         self._due = False
         self._count(lost=1)
