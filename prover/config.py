@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from lean_env.protocol import Limits
-from prover.config_faults import DEFAULT_TAG
+from prover.config_faults import DEFAULT_METHOD, DEFAULT_TAG
 
 PLACEMENT = frozenset({"workers", "device", "path", "project"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
@@ -237,9 +237,76 @@ class SftConfig(Section):
     """Steps between resumable checkpoints."""
 
 
-class AverageConfig(Section):
+class LinearAverage(Section):
+    """The weighted mean of checkpoints."""
+
+    method: Literal["linear"] = "linear"
+    """A weighted mean; what ``method`` is where it is left out."""
     tuned_weight: float = Field(default=0.7, gt=0, le=1)
-    """Weight of the tuned checkpoint; the checkpoint that it was tuned from has the rest."""
+    """Weight of the tuned checkpoint; the checkpoint that it was tuned from, the base, has the rest."""
+
+
+class TaskVectorAverage(Section):
+    """The base plus what of the tuned checkpoints' changes a method keeps."""
+
+    tuned_weight: float = Field(default=1.0, gt=0)
+    """Factor of the kept changes; the papers' lambda or alpha."""
+
+
+class TiesAverage(TaskVectorAverage):
+    """The largest changes of each tensor, those of the elected sign averaged (arXiv 2306.01708)."""
+
+    method: Literal["ties"]
+    """Trim, elect signs, merge."""
+    density: float = Field(default=0.2, gt=0, le=1)
+    """Share of each tensor's changes that stays, the largest; equal magnitudes stay together."""
+
+
+class DareAverage(TaskVectorAverage):
+    """Random changes, scaled up so that their expected sum is unchanged (arXiv 2311.03099)."""
+
+    method: Literal["dare"]
+    """Drop and rescale."""
+    drop: float = Field(default=0.9, ge=0, lt=1)
+    """Share of changes that is dropped."""
+
+
+class BreadcrumbsAverage(TaskVectorAverage):
+    """Changes that are neither among the smallest nor among the largest of their tensor (arXiv 2312.06795)."""
+
+    method: Literal["breadcrumbs"]
+    """Drop both tails."""
+    drop_smallest: float = Field(default=0.85, ge=0, lt=1)
+    """Share of each tensor's changes that is dropped from below."""
+    drop_largest: float = Field(default=0.01, ge=0, lt=1)
+    """Share dropped from above."""
+
+    @model_validator(mode="after")
+    def _some_stay(self) -> "BreadcrumbsAverage":
+        if self.drop_smallest + self.drop_largest >= 1:
+            raise ValueError("drop_smallest and drop_largest must leave something: their sum must be below 1")
+        return self
+
+
+TaskVectors = TiesAverage | DareAverage | BreadcrumbsAverage
+
+
+def _method(value: Any) -> str:
+    """``method`` may be left out: it is linear then."""
+    return str(value.get("method", DEFAULT_METHOD) if isinstance(value, dict) else getattr(value, "method", None))  # type: ignore[reportUnknownMemberType]
+
+
+AverageConfig = Annotated[
+    Annotated[LinearAverage, Tag("linear")]
+    | Annotated[TiesAverage, Tag("ties")]
+    | Annotated[DareAverage, Tag("dare")]
+    | Annotated[BreadcrumbsAverage, Tag("breadcrumbs")],
+    Discriminator(
+        _method,
+        custom_error_type="average_method",
+        custom_error_message="method: Input should be 'linear', 'ties', 'dare' or 'breadcrumbs'",
+    ),
+]
 
 
 class EvaluateConfig(Section):
@@ -282,6 +349,8 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    average: AverageConfig | None = None
+    """What each round makes of the tuned checkpoint and its base; None uses the tuned one as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation after each round."""
 
@@ -308,8 +377,6 @@ class IterateConfig(StageConfig):
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
-    average: AverageConfig | None = None
-    """None uses the last checkpoint as it is."""
 
     @field_validator("evaluate_on")
     @classmethod

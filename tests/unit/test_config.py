@@ -34,7 +34,7 @@ def test_shipped_configurations_parse(file: Path) -> None:
     assert IterateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-SAME = {"seed", "prompt", "workers", "device", "type", "source", "split", "portfolio"}
+SAME = {"seed", "prompt", "workers", "device", "type", "source", "split", "portfolio", "method"}
 """May be alike everywhere: what the machine or the user's model decides, members of unions, and a baseline that is
 off by default."""
 
