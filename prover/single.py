@@ -8,10 +8,14 @@ returns.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from lean_env.pool import LeanPool
+from lean_env.protocol import Limits
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
 from prover.config import (
+    AverageConfig,
     CorrectConfig,
     EngineConfig,
     InitModel,
@@ -250,12 +254,35 @@ def tuned(
         )
 
 
-def averaged(out: Path, parts: Sequence[tuple[Path, float]], *, clean: bool = False) -> Model:
-    """The weighted mean of models, in ``out/model``; weights are scaled to sum to 1."""
-    total = sum(weight for _, weight in parts)
+def averaged(
+    out: Path,
+    parts: Sequence[tuple[Path, float]],
+    *,
+    base: Path | None = None,
+    config: AverageConfig | None = None,
+    seed: int = 0,
+    clean: bool = False,
+) -> Model:
+    """One model made of several, in ``out/model``; weights are scaled to sum to 1.
+
+    With ``base`` it is ``config.tuned_weight`` of the way from there; the task-vector methods need one.
+    """
     with run_lock(out):
-        models = [(open_model(path), weight / total) for path, weight in parts]
-        return average.run(out, parts=models, series=out.name, clean=clean)
+        return average.run(
+            out,
+            parts=open_parts(parts),
+            base=open_model(base) if base else None,
+            method=config,
+            series=out.name,
+            seed=seed,
+            clean=clean,
+        )
+
+
+def open_parts(parts: Sequence[tuple[Path, float]]) -> list[tuple[Model, float]]:
+    """Models with their weights, scaled to sum to 1."""
+    total = sum(weight for _, weight in parts)
+    return [(open_model(path), weight / total) for path, weight in parts]
 
 
 def evaluated(
@@ -283,52 +310,71 @@ def evaluated(
     ):
         source = open_problems(problems, out)
 
-        def judge(attempts: Artifact, ready: Iterable[int] | None = None) -> Artifact:
-            return verify.run(
-                out / layout.VERDICTS,
-                problems=source,
-                attempts=attempts,
-                pool=pool,
-                limits=lean.limits(),
-                series=out.name,
-                progress=progress,
-                ready=ready,
-                until_proved=model is None,
-                clean=clean,
-            )
+        ground = Ground(source, pool, lease, lean.limits(), prompt, seed, progress, clean)
+        if model is not None:
+            return ground.evaluate(out, open_model(model), sampling=sampling, ks=ks)
+        attempts = cold.tactic_attempts(
+            out / layout.ATTEMPTS,
+            problems=source,
+            tactics=PORTFOLIO,
+            share=1.0,
+            prompt=prompt,
+            series="portfolio",
+            seed=0,
+            clean=clean,
+        )
+        judged = attempts, ground.judge(out, attempts, until_proved=True)
+        return evaluate.run(out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=True, clean=clean)
 
-        if model is None:
-            attempts = cold.tactic_attempts(
+
+class Ground(msgspec.Struct, frozen=True):
+    """What evaluations have in common: problems, and the pool and the engine that serve them all."""
+
+    problems: Artifact
+    pool: LeanPool
+    lease: EngineLease
+    limits: Limits
+    prompt: Style
+    seed: int
+    progress: Progress
+    clean: bool = False
+
+    def judge(
+        self, out: Path, attempts: Artifact, ready: Iterable[int] | None = None, until_proved: bool = False
+    ) -> Artifact:
+        return verify.run(
+            out / layout.VERDICTS,
+            problems=self.problems,
+            attempts=attempts,
+            pool=self.pool,
+            limits=self.limits,
+            series=out.name,
+            progress=self.progress,
+            ready=ready,
+            until_proved=until_proved,
+            clean=self.clean,
+        )
+
+    def evaluate(self, out: Path, model: Model, *, sampling: SamplingConfig, ks: Sequence[int]) -> Artifact:
+        """Scores of a model in ``out/scores``, attempts and verdicts beside."""
+        judged = overlapped(
+            lambda on_shard: sample.run(
                 out / layout.ATTEMPTS,
-                problems=source,
-                tactics=PORTFOLIO,
-                share=1.0,
-                prompt=prompt,
-                series="portfolio",
-                seed=0,
-                clean=clean,
-            )
-            judged = attempts, judge(attempts)
-        else:
-            opened = open_model(model)
-            judged = overlapped(
-                lambda on_shard: sample.run(
-                    out / layout.ATTEMPTS,
-                    problems=source,
-                    model=opened,
-                    lease=lease,
-                    prompt=prompt,
-                    sampling=sampling,
-                    series="e",
-                    round=0,
-                    seed=seed,
-                    progress=progress,
-                    on_shard=on_shard,
-                    clean=clean,
-                ),
-                judge,
-                pool.close,
-            )
+                problems=self.problems,
+                model=model,
+                lease=self.lease,
+                prompt=self.prompt,
+                sampling=sampling,
+                series="e",
+                round=0,
+                seed=self.seed,
+                progress=self.progress,
+                on_shard=on_shard,
+                clean=self.clean,
+            ),
+            lambda attempts, ready: self.judge(out, attempts, ready),
+            self.pool.close,
+        )
         return evaluate.run(
-            out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=model is None, clean=clean
+            out / layout.SCORES, problems=self.problems, judged=judged, ks=ks, ordered=False, clean=self.clean
         )

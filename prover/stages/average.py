@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prover.artifacts import ArtifactWriter
+from prover.artifacts import ArtifactWriter, fingerprint
 from prover.config import AverageConfig, LinearAverage
 from prover.errors import ConfigError
 from prover.models import Model
@@ -21,11 +21,12 @@ def run(
     method: AverageConfig | None = None,
     seed: int = 0,
     clean: bool = False,
+    planned: bool = False,
 ) -> Model:
     """The average of ``parts``, models and their weights, in ``out/model``; the tokenizer is the first part's.
 
     With ``base``, ``method.tuned_weight`` says how far to go from there. Without one it is the weighted mean; raises
-    ConfigError where ``method`` cannot do without.
+    ConfigError where ``method`` cannot do without. ``planned`` only says which model it will be, and writes nothing.
     """
     method = method or LinearAverage()
     if base is not None and isinstance(method, LinearAverage):
@@ -36,8 +37,10 @@ def run(
     recipe: dict[str, Any] = {"stage": "average", "parts": [[model.fingerprint, weight] for model, weight in parts]}
     if task_vectors and base:
         recipe |= {"base": base.fingerprint, "method": task_vectors.model_dump(mode="json"), "seed": seed}
+    model = Model(out / "model", fingerprint(recipe), series)
+    if planned:
+        return model
     writer = ArtifactWriter(out, recipe, 0, clean=clean)
-    model = Model(out / "model", writer.artifact.fingerprint, series)
     if writer.finished and model.path.exists():  # a sweep keeps the manifests of models that it threw away
         return model
     from prover.training.average import average  # late: imports torch

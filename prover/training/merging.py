@@ -1,7 +1,7 @@
 """Formulas that make one model of several, on pieces of one tensor.
 
 A task vector is what tuning changed: a model minus its base (arXiv 2212.04089). Sums are float32 (float64 for models
-stored so), a product is rounded before it is added, and models count in the order given.
+stored so) and run over the models in the order given.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ def weighted_sum(pieces: Iterable[tuple[torch.Tensor, float]], dtype: torch.dtyp
     """The sum of weight times piece, in ``dtype`` (model soups, arXiv 2203.05482)."""
     total: torch.Tensor | None = None
     for piece, weight in pieces:
-        product = piece.to(dtype, copy=True).mul_(weight)
-        total = product if total is None else total.add_(product)
+        wide = piece.to(dtype)
+        total = wide * weight if total is None else total.add_(wide, alpha=weight)
     if total is None:
         raise ValueError("nothing to sum")
     return total

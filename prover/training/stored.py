@@ -16,14 +16,13 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from prover.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-PIECE = 1 << 20
-"""Elements of a tensor that are in memory at a time; a multiple of 2."""
+PIECE = 1 << 17
+"""Elements of a tensor that are in memory at a time, few enough for a processor's cache; a multiple of 2."""
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
@@ -86,16 +85,9 @@ class StoredModel:
 
     def _header(self, file: str) -> None:
         path = self.path / file
-        try:
-            with safe_open(path, framework="np") as handle:  # checks that offsets, shapes and the file's length agree
-                self.metadata[file] = dict(handle.metadata() or {})
-            with path.open("rb") as raw:
-                length = int.from_bytes(raw.read(8), "little")
-                header: dict[str, Any] = json.loads(raw.read(length))
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path}: the weights cannot be read ({error})") from error
-        header.pop("__metadata__", None)
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        length, entries = _read_header(path)
+        self.metadata[file] = entries.pop("__metadata__", {})
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             if name in self.tensors:
                 raise ModelError(f"{path}: holds tensor {name}, and so does {self.tensors[name].file}; keep one")
             if entry["dtype"] not in _DTYPES:
@@ -154,6 +146,34 @@ class StoredModel:
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Length and content of a safetensors header; what it says of the tensors covers the rest of the file, end to end.
+
+    The library's own reader is not used because it maps the whole file.
+    """
+    try:
+        with path.open("rb") as raw:
+            total = os.fstat(raw.fileno()).st_size
+            length = int.from_bytes(raw.read(8), "little")
+            if length > total - 8:
+                raise ValueError("it is cut off in its header")
+            entries: dict[str, Any] = json.loads(raw.read(length))
+        end = 0
+        for name, entry in sorted(
+            ((n, e) for n, e in entries.items() if n != "__metadata__"), key=lambda item: item[1]["data_offsets"]
+        ):
+            first, last = entry["data_offsets"]
+            dtype = _DTYPES.get(entry["dtype"])
+            if first != end or last < first or (dtype and last - first != math.prod(entry["shape"]) * dtype.itemsize):
+                raise ValueError(f"the header is wrong about tensor {name}")
+            end = last
+        if 8 + length + end != total:
+            raise ValueError(f"it has {total:,} bytes, its header speaks of {8 + length + end:,}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: the weights cannot be read ({error}); copy the file again") from error
+    return length, entries
 
 
 def _config(path: Path) -> dict[str, Any]:
