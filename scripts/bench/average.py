@@ -10,8 +10,8 @@ merge itself (``average()`` against ``run_merge()``), without imports; ours flus
 not. Weights sum to 1 and mergekit is told not to normalise, so that both compute the same sum. The last line is a JSON
 object: ``max_difference`` over all entries of both dtypes; ``ratio_mergekit``, mergekit's seconds / ours, the lower of
 the two dtypes, ``ratio_cpu`` the same for CPU seconds and ``ratio_command`` for whole processes, imports included; peak
-resident memory of each in MB. Of the repeats the fastest counts: other work on the machine only adds. Exits 2 where
-mergekit is not there.
+resident memory of each in MB, torch itself among it. Of the repeats the fastest counts: other work on the machine only
+adds. Exits 2 where mergekit is not there.
 """
 
 import argparse
@@ -32,16 +32,17 @@ SIZES = {
 }
 
 OURS = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from prover.training.average import average
 parts = [(Path(path), float(weight)) for path, weight in zip(sys.argv[2::2], sys.argv[3::2])]
 start, used = time.perf_counter(), time.process_time()
 average(parts, Path(sys.argv[1]))
-print(time.perf_counter() - start, time.process_time() - used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(time.perf_counter() - start, time.process_time() - used, peak)
 """
 THEIRS = """
-import resource, sys, time
+import re, sys, time
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
@@ -50,7 +51,8 @@ config = {"merge_method": "linear", "models": models, "parameters": {"normalize"
 options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
 start, used = time.perf_counter(), time.process_time()
 run_merge(MergeConfiguration.model_validate(config), sys.argv[1], options)
-print(time.perf_counter() - start, time.process_time() - used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(time.perf_counter() - start, time.process_time() - used, peak)
 """
 
 
