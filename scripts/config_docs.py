@@ -17,7 +17,8 @@ change between two calls on one run directory, and so may `rounds` and `evaluate
 change is refused, with the keys named. `--set KEY=VALUE` sets one key from the command line.
 
 The commands of single stages take the same files (`--config`) and read `seed`, `prompt`, `engine`, `lean`, `sampling`,
-`correct`, `select`, `sft` and `evaluate` from them. `scripts/config_docs.py` writes this page from `prover/config.py`.
+`correct`, `select`, `sft`, `average` and `evaluate` from them. `scripts/config_docs.py` writes this page from
+`prover/config.py`.
 """
 
 

@@ -301,3 +301,27 @@ def test_killed_or_without_room_in_the_middle_of_a_file_it_leaves_nothing_and_ru
         assert same(merged(paths, tmp_path / how, None, base), expected)
         assert (tmp_path / how / "model.safetensors").read_bytes() == before
         assert not (tmp_path / f".{how}.tmp").exists()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.method if m else "linear")
+def test_memory_does_not_grow_with_the_model(tmp_path: Path, method: TaskVectors | None) -> None:
+    """Peak resident memory over three models of one tensor with 64 MB each, beyond what was there before."""
+    paths = [tmp_path / name for name in "abs"]
+    for number, path in enumerate(paths):
+        path.mkdir()
+        (path / "config.json").write_text("{}")
+        values = torch.full((1 << 15, 1 << 10), float(number), dtype=torch.bfloat16)
+        save_file({"w": values}, path / "model.safetensors")
+        del values
+    parts = [(path, 0.5) for path in paths[:2]]
+    for turn in range(2):  # what libraries load on first use is there in the second
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+        before = memory_kb("VmRSS")
+        average(parts, tmp_path / f"mean{turn}", task_vectors=method, base=paths[2] if method else None)
+        grown = memory_kb("VmHWM") - before
+    assert grown < 24_000
+
+
+def memory_kb(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
