@@ -21,7 +21,7 @@ from prover.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-PIECE = 1 << 17
+PIECE = 1 << 15
 """Elements of a tensor that are in memory at a time, few enough for a processor's cache; a multiple of 2."""
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
