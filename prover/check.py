@@ -16,7 +16,6 @@ from prover.artifacts import file_digest
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.partial import Partial, PartialHeader
-from prover.partial import Partial, PartialHeader
 from prover.progress import Progress, Silent
 from prover.records import Record
 
@@ -60,10 +59,11 @@ def check_jsonl(
     each result is kept in a file beside it as it comes, and the same call goes on from there. ``toolchain`` is Lean,
     None the installed one. Raises InputError, DiskError and LeanError.
     """
-    limits, progress, toolchain = limits or Limits(), progress or Silent(), toolchain or find()
+    limits, progress = limits or Limits(), progress or Silent()
     place = {c.id: number for number, c in enumerate(read_jsonl(source, Candidate, unique="id"))}
     if not output.parent.is_dir():
         raise InputError(f"{output}: its folder does not exist; make it or choose another --out")
+    toolchain = toolchain or find()
     header = PartialHeader(file_digest(source), limits, toolchain.version)
     encoder = msgspec.json.Encoder()
     with Partial(output, header, place) as partial:

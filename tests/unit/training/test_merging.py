@@ -93,9 +93,11 @@ def model(path: Path, values: Array, dtype: torch.dtype) -> Path:
     return path
 
 
-def dense(method: TaskVectors, base: Array, models: list[Array], weights: list[float]) -> npt.NDArray[np.float64]:
-    """The papers' formulas on whole tensors in float64, but for the cuts, which are of float32 changes."""
-    changes = [(m - base).astype(np.float32) for m in models]
+def dense(
+    method: TaskVectors, base: Array, models: list[Array], weights: list[float], wide: npt.DTypeLike
+) -> npt.NDArray[np.float64]:
+    """The papers' formulas on whole tensors in float64, but for the changes and their cuts, which are ``wide``."""
+    changes = [m.astype(wide) - base.astype(wide) for m in models]
     kept: list[npt.NDArray[np.float64]] = []
     for change in changes:
         order = np.sort(np.abs(change))
@@ -133,9 +135,10 @@ def test_pieces_give_what_whole_tensors_give(tmp_path: Path, method: TaskVectors
     average(list(zip(models, weights, strict=True)), tmp_path / "out", task_vectors=method, base=base)
     made = load_file(tmp_path / "out" / "model.safetensors")
     # a unit in the last place, of float32 where the sums are, and of the dtype that they are rounded to
+    wide = np.float64 if dtype == torch.float64 else np.float32
     tolerance = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     for name, size in (("long", LONG), ("short", 7), ("one", 1)):
-        expected = dense(method, arrays[0][:size], [a[:size] for a in arrays[1:]], weights)
+        expected = dense(method, arrays[0][:size], [a[:size] for a in arrays[1:]], weights, wide)
         assert made[name].dtype == dtype
         assert np.allclose(made[name].double().numpy().ravel(), expected, rtol=tolerance, atol=2e-6), name
     assert made["long"].shape == (LONG, 1) and made["one"].shape == ()
