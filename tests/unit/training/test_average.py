@@ -314,6 +314,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, method: TaskVectors
         save_file({"w": values}, path / "model.safetensors")
         del values
     parts = [(path, 0.5) for path in paths[:2]]
+    grown = 0
     for turn in range(2):  # what libraries load on first use is there in the second
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
         before = memory_kb("VmRSS")
