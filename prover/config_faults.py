@@ -8,6 +8,10 @@ from pydantic.fields import FieldInfo
 
 DEFAULT_TAG = "embedded"
 """What ``type`` is where a section may leave it out."""
+DEFAULT_METHOD = "linear"
+"""What ``method`` is where a section may leave it out."""
+CHOICES = ("type", "source", "method")
+"""Keys that choose among the kinds of a section."""
 
 
 def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
@@ -45,8 +49,8 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
         if step is part:
             if present or not isinstance(here, dict):
                 return False
-            # the one tag that may be left out
-            return part in {here.get("type", DEFAULT_TAG), here.get("source")}  # type: ignore[reportUnknownMemberType]
+            chosen = [here[key] for key in CHOICES if key in here]
+            return part in (chosen or (DEFAULT_TAG, DEFAULT_METHOD))
         if present:
             here = here[step]  # type: ignore[reportUnknownVariableType]
     return False
@@ -69,7 +73,7 @@ def _known_keys(place: list[int | str], data: Any, root: type[BaseModel]) -> lis
             named = get_origin(field.annotation) is dict
             options = _sections(field.annotation)
         if isinstance(here, dict) and not named:
-            tag = here.get("type", here.get("source"))  # type: ignore[reportUnknownMemberType]
+            tag = next((here[key] for key in CHOICES if key in here), None)  # type: ignore[reportUnknownMemberType]
             chosen = [o for o in options if tag is not None and tag in _tags(o)] or options
             fields = {k: v for o in chosen for k, v in o.model_fields.items()}
     return [] if named else list(fields)
@@ -82,7 +86,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
-    for name in ("type", "source"):
+    for name in CHOICES:
         if name in section.model_fields:
             return getattr(section.model_fields[name].annotation, "__args__", ())
     return ()

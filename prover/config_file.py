@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from prover.config import IterateConfig, Section, StageConfig
-from prover.config_faults import explain, keys_of
+from prover.config_faults import CHOICES, explain, keys_of
 from prover.errors import ArtifactError, ConfigError
 
 Override = tuple[str, Any]
@@ -90,7 +90,7 @@ def _override(kind: type[Section], data: dict[str, Any], key: list[str], value: 
             inner = {"type": field.default.type} if field and hasattr(field.default, "type") else {}
             here[name] = inner
         here = inner  # type: ignore[reportUnknownVariableType]
-    if last in ("type", "source") and here.get(last, value) != value:
+    if last in CHOICES and here.get(last, value) != value:
         # another kind of section: what it does not know meant something to the one before
         known = keys_of(field.annotation, value) if field else frozenset[str]()
         for name in here.keys() - known:

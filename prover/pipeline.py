@@ -310,9 +310,14 @@ class Loop:
         )
         if config.average is None:
             return tuned
-        weight = config.average.tuned_weight
-        parts = [(tuned, weight), (start, 1 - weight)]
-        return average.run(self.dir / layout.average(number), parts=parts, series=f"r{number}")
+        return average.run(
+            self.dir / layout.average(number),
+            parts=[(tuned, 1.0)],
+            base=start,
+            method=config.average,
+            seed=config.seed + number,
+            series=f"r{number}",
+        )
 
     def portfolio(self, name: str, problems: Artifact) -> Judged:
         """The fixed tactic list on an evaluation set: the baseline that a learned prover has to beat."""

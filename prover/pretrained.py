@@ -162,6 +162,33 @@ def placed(output: Path, manifest: Checkpoint) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Delete a directory so that a kill leaves it whole or absent, never in part."""
+    aside = path.with_name(f".{path.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def linked(source: Path, output: Path) -> None:
+    """The model of ``source`` at ``output`` too, without a second copy of its files where the disk can share them."""
+    made = read_checkpoint(source)
+    if made is None:
+        raise ModelError(f"{source}: has no {MANIFEST}; make it again")
+    parents = tuple(reference(source.parent / parent, output) for parent in made.parents)
+    manifest = msgspec.structs.replace(
+        made, path=output.name, base_model=reference(source.parent / made.base_model, output), parents=parents
+    )
+    with placed(output, manifest) as temporary:
+        for file in sorted(source.iterdir()):
+            if file.name != MANIFEST:
+                try:
+                    os.link(file, temporary / file.name)
+                except OSError:
+                    shutil.copyfile(file, temporary / file.name)
+
+
 @contextmanager
 def disk_reports() -> Iterator[None]:
     """safetensors reports a disk that takes no more in a class of its own; make it the system's again."""

@@ -5,7 +5,7 @@ belong to the others before anything runs. Every function takes the output folde
 returns. ``cache``, where a function takes it, is a file of verdicts that are taken from there and kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lean_env.cache import open_cache
@@ -14,6 +14,7 @@ from lean_env.pool import LeanPool
 from prover import layout
 from prover.artifacts import Artifact, open_artifact, read_manifest, run_lock
 from prover.config import (
+    AverageConfig,
     CorrectConfig,
     EngineConfig,
     InitModel,
@@ -27,12 +28,12 @@ from prover.config import (
 )
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError, InputError
+from prover.ground import Ground
 from prover.lean import open_lean
 from prover.models import Model, open_model, served_model
-from prover.overlap import overlapped
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import average, cold, correct, init, sample, select, sft, verify
 from prover.stages import certify as certify_stage
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
@@ -279,12 +280,35 @@ def tuned(
         )
 
 
-def averaged(out: Path, parts: Sequence[tuple[Path, float]], *, clean: bool = False) -> Model:
-    """The weighted mean of models, in ``out/model``; weights are scaled to sum to 1."""
-    total = sum(weight for _, weight in parts)
+def averaged(
+    out: Path,
+    parts: Sequence[tuple[Path, float]],
+    *,
+    base: Path | None = None,
+    config: AverageConfig | None = None,
+    seed: int = 0,
+    clean: bool = False,
+) -> Model:
+    """One model made of several, in ``out/model``; weights are scaled to sum to 1.
+
+    With ``base`` it is ``config.tuned_weight`` of the way from there; the task-vector methods need one.
+    """
     with run_lock(out):
-        models = [(open_model(path), weight / total) for path, weight in parts]
-        return average.run(out, parts=models, series=out.name, clean=clean)
+        return average.run(
+            out,
+            parts=open_parts(parts),
+            base=open_model(base) if base else None,
+            method=config,
+            series=out.name,
+            seed=seed,
+            clean=clean,
+        )
+
+
+def open_parts(parts: Sequence[tuple[Path, float]]) -> list[tuple[Model, float]]:
+    """Models with their weights, scaled to sum to 1."""
+    total = sum(weight for _, weight in parts)
+    return [(open_model(path), weight / total) for path, weight in parts]
 
 
 def evaluated(
@@ -317,63 +341,18 @@ def evaluated(
     ):
         source = open_problems(problems, out)
 
-        def judge(attempts: Artifact, ready: Iterable[int] | None = None) -> Artifact:
-            return verify.run(
-                out / layout.VERDICTS,
-                problems=source,
-                attempts=attempts,
-                pool=pool,
-                limits=lean.limits(),
-                series=out.name,
-                progress=progress,
-                ready=ready,
-                until_proved=portfolio,
-                clean=clean,
-            )
-
-        if portfolio:
-            attempts = cold.tactic_attempts(
-                out / layout.ATTEMPTS,
-                problems=source,
-                tactics=PORTFOLIO,
-                share=1.0,
-                prompt=Prompt(prompt or PromptConfig()),
-                series="portfolio",
-                seed=0,
-                clean=clean,
-            )
-            judged = attempts, judge(attempts)
-        else:
-            opened = asked_model(model, lease.config)
-            judged = overlapped(
-                lambda on_shard: sample.run(
-                    out / layout.ATTEMPTS,
-                    problems=source,
-                    model=opened,
-                    lease=lease,
-                    prompt=Prompt(prompt or PromptConfig()),
-                    sampling=sampling,
-                    series="e",
-                    round=0,
-                    seed=seed,
-                    progress=progress,
-                    on_shard=on_shard,
-                    clean=clean,
-                ),
-                judge,
-                pool.close,
-            )
-        if checker is not None:
-            checked = certify_stage.run(
-                out / layout.CHECKED,
-                problems=source,
-                judged=judged,
-                pool=pool,
-                limits=lean.limits(),
-                series=out.name,
-                checker=checker,
-                progress=progress,
-                clean=clean,
-            )
-            judged = judged[0], checked
-        return evaluate.run(out / layout.SCORES, problems=source, judged=judged, ks=ks, ordered=portfolio, clean=clean)
+        asked = Prompt(prompt or PromptConfig())
+        ground = Ground(source, pool, lease, lean.limits(), asked, seed, progress, checker, clean)
+        if not portfolio:
+            return ground.evaluate(out, asked_model(model, lease.config), sampling=sampling, ks=ks)
+        attempts = cold.tactic_attempts(
+            out / layout.ATTEMPTS,
+            problems=source,
+            tactics=PORTFOLIO,
+            share=1.0,
+            prompt=asked,
+            series="portfolio",
+            seed=0,
+            clean=clean,
+        )
+        return ground.score(out, (attempts, ground.judge(out, attempts, until_proved=True)), ks=ks, ordered=True)

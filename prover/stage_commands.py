@@ -258,21 +258,66 @@ def sft(
 
 @app.command(rich_help_panel=PANEL)
 def average(
-    models: Annotated[list[Path], typer.Argument(help="Model directories of one architecture.")],
+    models: Annotated[list[Path], typer.Argument(help="Model directories of one architecture; the first gives files.")],
     out: Out,
     weight: Annotated[
         list[float] | None, typer.Option(min=0, show_default="equal", help="Weight of each model, in order; repeat it.")
     ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model that they were tuned from: go average.tuned_weight of the way.")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="0.5,0.6,...", help="Try these as average.tuned_weight, keep the best.")
+    ] = None,
+    problems: Annotated[
+        Path | None, typer.Option(help="Problems that a sweep is evaluated on, as `prover evaluate` takes them.")
+    ] = None,
+    workers: Workers = None,
+    lean_project: Project = None,
+    require_sandbox: RequireSandbox = False,
+    config: Config = None,
+    assignments: Set = None,
     clean: Clean = False,
 ) -> None:
-    """Average checkpoints, tensor by tensor."""
+    """Make one model of several: weighted means, TIES, DARE, Model Breadcrumbs."""
     weights = weight or [1.0] * len(models)
     if len(weights) != len(models) or sum(weights) <= 0:
         raise typer.BadParameter(f"{len(models)} models need as many --weight options, with a sum above 0")
-    from prover import single
+    loaded = stage_config(config, assignments, workers=workers, project=lean_project)
+    parts = list(zip(models, weights, strict=True))
+    if sweep is None:
+        from prover import single
 
-    mean = single.averaged(out, list(zip(models, weights, strict=True)), clean=clean)
-    typer.echo(f"model: {mean.path}")
+        mean = single.averaged(out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean)
+        typer.echo(f"model: {mean.path}")
+        return
+    if base is None or problems is None:
+        raise typer.BadParameter("--sweep needs --base DIR, which the models were tuned from, and --problems")
+    from prover.console import open_progress
+    from prover.report.sweep import print_sweep
+    from prover.sweep import swept
+
+    with open_progress() as progress:
+        points = swept(
+            out,
+            parts,
+            base,
+            problems,
+            tuned_weights=_numbers(sweep),
+            config=loaded,
+            require_sandbox=require_sandbox,
+            clean=clean,
+            progress=progress,
+        )
+    print_sweep(points.path)
+    typer.echo(f"model: {out / 'model'}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--sweep {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 @app.command(rich_help_panel=PANEL)

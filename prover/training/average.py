@@ -1,7 +1,8 @@
-"""Linear averages of checkpoints, one tensor at a time (model soups, arXiv 2203.05482).
+"""One checkpoint made of several: weighted means, and the task-vector methods TIES, DARE and Model Breadcrumbs.
 
-Inputs and output are safetensors directories, in one file or many. The output has the first checkpoint's files, tensor
-names and dtypes; sums are float32. No more than one tensor of each checkpoint is in memory.
+The output has the first checkpoint's files, tensor names, dtypes and side files, whatever files the others come in. In
+memory are pieces of one tensor (:data:`prover.training.stored.PIECE` elements of each checkpoint), however large the
+models are; the methods that cut by magnitude read each tensor three times for it.
 """
 
 import json
@@ -12,133 +13,177 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 
+from prover.config import BreadcrumbsAverage, DareAverage, TaskVectors, TiesAverage
 from prover.errors import ModelError
 from prover.pretrained import copy_side_files, origin, placed, read_checkpoint, reference
 from prover.records import Checkpoint
-
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-
-
-class _Weights:
-    """The tensors of one model directory, by name, read when asked for."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path = path
-        self.files = _files(path)
-        self._of: dict[str, Any] = {}
-        self.names: dict[str, list[str]] = {}
-        """Tensor names by file."""
-        for file in self.files:
-            try:
-                handle = stack.enter_context(safe_open(path / file, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise ModelError(f"{path / file}: the weights cannot be read ({error})") from error
-            self.names[file] = list(handle.keys())
-            self._of.update(dict.fromkeys(self.names[file], handle))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._of
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of)
-
-    def read(self, name: str) -> torch.Tensor:
-        return self._of[name].get_tensor(name)
-
-    def header(self, name: str) -> tuple[list[int], str]:
-        """Shape and safetensors dtype, without reading the tensor."""
-        part = self._of[name].get_slice(name)
-        return list(part.get_shape()), part.get_dtype()
+from prover.training.alike import check_alike, same_bytes
+from prover.training.merging import (
+    Mask,
+    at_least,
+    between,
+    drawn,
+    elected_mean,
+    kept_range,
+    magnitude_at,
+    weighted_sum,
+)
+from prover.training.stored import INDEX, StoredModel
 
 
-def average(checkpoints: Sequence[tuple[Path, float]], output: Path) -> Checkpoint:
-    """Write the sum of weight times checkpoint to ``output``; the weights must sum to 1.
+def average(
+    checkpoints: Sequence[tuple[Path, float]],
+    output: Path,
+    *,
+    task_vectors: TaskVectors | None = None,
+    base: Path | None = None,
+    seed: int = 0,
+) -> Checkpoint:
+    """Write the average of the checkpoints, whose weights must sum to 1, to ``output``.
 
-    Raises ModelError where the checkpoints do not have the same tensors, naming the first that differs.
+    A weighted mean, or with ``task_vectors`` the ``base`` plus what that method keeps of the checkpoints' changes.
+    ``seed`` decides what DARE drops, together with a checkpoint's place among ``checkpoints``, a tensor's name and an
+    entry's place in it.
+
+    Raises ModelError where the checkpoints are not of one architecture, do not have the same tensors, or hold numbers
+    that are not finite, naming the first.
     """
     if not checkpoints:
         raise ModelError("nothing to average: give at least one checkpoint")
     total = math.fsum(weight for _, weight in checkpoints)
     if not math.isclose(total, 1, abs_tol=1e-6):
         raise ModelError(f"the weights of an average must sum to 1, these sum to {total:g}")
-    first = checkpoints[0][0]
-    before = [read_checkpoint(path) for path, _ in checkpoints]
+    if (task_vectors is None) != (base is None):
+        raise ModelError("changes are taken from a base: give a task-vector method and a base, or neither")
+    paths = [*(path for path, _ in checkpoints), *([base] if base else [])]
+    before = [read_checkpoint(path) for path in paths]
     manifest = Checkpoint(
         path=output.name,
-        base_model=origin(first, output),
+        base_model=origin(paths[0], output),
         step=max((c.step for c in before if c), default=0),
-        parents=tuple(reference(path, output) for path, _ in checkpoints),
-        recipe="average " + " ".join(f"{weight:g}" for _, weight in checkpoints),
+        parents=tuple(reference(path, output) for path in paths),
+        recipe=" ".join(["average", *_described(task_vectors), *(f"{weight:g}" for _, weight in checkpoints)]),
     )
-    with ExitStack() as stack, placed(output, manifest) as temporary:
-        parts = [(_Weights(path, stack), weight) for path, weight in checkpoints]
-        for other, _ in parts[1:]:
-            _check_same(parts[0][0], other)
-        for file in parts[0][0].files:
-            _write(temporary / file, parts[0][0].names[file], parts)
-        copy_side_files(first, temporary)
-        if (first / _INDEX).is_file():
-            shutil.copyfile(first / _INDEX, temporary / _INDEX)
+    with ExitStack() as stack:
+        models = [stack.enter_context(StoredModel(path)) for path in paths]
+        for other in models[1:]:
+            check_alike(models[0], other)
+        merge = _Merge(models, [weight for _, weight in checkpoints], task_vectors, seed)
+        temporary = stack.enter_context(placed(output, manifest))
+        for file in models[0].files:
+            _write(temporary / file, file, merge)
+        copy_side_files(paths[0], temporary)
+        if (paths[0] / INDEX).is_file():
+            shutil.copyfile(paths[0] / INDEX, temporary / INDEX)
     return manifest
 
 
-def _files(path: Path) -> list[str]:
-    if not path.is_dir():
-        raise ModelError(f"{path}: no such directory; give a Hugging Face model directory")
-    if (path / _INDEX).is_file():
-        try:
-            return sorted(set(json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{path / _INDEX}: is no index of weights ({error})") from error
-    if (path / _SINGLE).is_file():
-        return [_SINGLE]
-    raise ModelError(f"{path}: holds no safetensors weights ({_SINGLE} or {_INDEX}); convert them first")
+def _described(method: TaskVectors | None) -> list[str]:
+    return [f"{key}={value}" for key, value in method.model_dump(mode="json").items()] if method else []
 
 
-def _check_same(one: _Weights, other: _Weights) -> None:
-    for name in one:
-        if name not in other:
-            raise ModelError(f"{other.path}: lacks tensor {name}, which {one.path} has; they are different models")
-        if one.header(name) != other.header(name):
-            shapes = [f"{dtype}{shape}" for shape, dtype in (one.header(name), other.header(name))]
-            raise ModelError(f"{other.path}: tensor {name} is {shapes[1]}, in {one.path} it is {shapes[0]}")
-    for name in other:
-        if name not in one:
-            raise ModelError(f"{one.path}: lacks tensor {name}, which {other.path} has; they are different models")
+class _Merge(msgspec.Struct, frozen=True):
+    """What to make of which models. The base, where there is one, is the last of ``models`` and has no weight."""
+
+    models: list[StoredModel]
+    weights: list[float]
+    method: TaskVectors | None
+    seed: int
+
+    def pieces(self, name: str) -> Iterator[torch.Tensor]:
+        """The merged tensor in order, flat, in its dtype."""
+        stored = self.models[0].find(name)
+        assert stored is not None  # a name of the first model
+        name = self.models[0].shared.get(name, name)  # tied tensors get one content, whatever is drawn by name
+        if not stored.torch_dtype.is_floating_point:
+            for other in self.models[1:]:
+                if not same_bytes(self.models[0], name, other, name):
+                    raise ModelError(
+                        f"{other.path}: tensor {name} holds whole numbers that differ; no average has both"
+                    )
+            yield from self.models[0].pieces(name)
+            return
+        limit = torch.finfo(stored.torch_dtype).max
+        dtype = torch.promote_types(stored.torch_dtype, torch.float32)
+        for piece in self._changed(name, dtype, self.method) if self.method else self._mean(name, dtype):
+            low, high = torch.aminmax(piece)  # both are NaN where any number is
+            if not (-limit <= float(low) and float(high) <= limit):
+                raise self._not_finite(name, str(stored.torch_dtype).removeprefix("torch."))
+            yield piece.to(stored.torch_dtype)
+
+    def _mean(self, name: str, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        for pieces in zip(*(model.pieces(name) for model in self.models), strict=True):
+            yield weighted_sum(zip(pieces, self.weights, strict=True), dtype)
+
+    def _changed(self, name: str, dtype: torch.dtype, method: TaskVectors) -> Iterator[torch.Tensor]:
+        """The base plus the kept changes."""
+        *models, base = self.models
+        masks = [self._mask(name, number, dtype, method) for number in range(len(models))]
+        rescale = 1 / (1 - method.drop) if isinstance(method, DareAverage) else 1.0
+        streams = [self._changes(name, number, dtype) for number in range(len(models))]
+        for start, *changes in zip(base.pieces(name), *streams, strict=True):
+            kept = [change.mul_(mask(change)) for change, mask in zip(changes, masks, strict=True)]
+            if isinstance(method, TiesAverage):
+                total = elected_mean(kept, self.weights)
+            else:
+                total = weighted_sum(((c, w * rescale) for c, w in zip(kept, self.weights, strict=True)), dtype)
+            yield total.mul_(method.tuned_weight).add_(start.to(dtype))
+
+    def _changes(self, name: str, number: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """A model's task vector."""
+        for tuned, start in zip(self.models[number].pieces(name), self.models[-1].pieces(name), strict=True):
+            change = tuned.to(dtype, copy=True).sub_(start.to(dtype))
+            if not all(math.isfinite(float(bound)) for bound in torch.aminmax(change)):
+                raise self._not_finite(name, str(dtype).removeprefix("torch."))
+            yield change
+
+    def _mask(self, name: str, number: int, dtype: torch.dtype, method: TaskVectors) -> Mask:
+        def magnitude(rank: int) -> float:
+            return magnitude_at(lambda: self._changes(name, number, dtype), rank, dtype)
+
+        stored = self.models[0].find(name)
+        size = max(stored.size if stored else 0, 1)
+        match method:
+            case TiesAverage():
+                return at_least(magnitude(size - max(round(method.density * size), 1)))
+            case BreadcrumbsAverage():
+                first, last = kept_range(size, method.drop_smallest, method.drop_largest)
+                return between(magnitude(first), magnitude(last))
+            case DareAverage():
+                return drawn(1 - method.drop, "dare", self.seed, number, name)
+
+    def _not_finite(self, name: str, dtype: str) -> ModelError:
+        for model in self.models:
+            for piece in model.pieces(name):
+                if not torch.isfinite(piece).all():
+                    return ModelError(
+                        f"{model.path}: tensor {name} holds numbers that are not finite (NaN or infinity); "
+                        "its training broke: take an earlier checkpoint"
+                    )
+        return ModelError(f"the average of tensor {name} does not fit into {dtype}; lower average.tuned_weight")
 
 
-def _write(file: Path, names: list[str], parts: list[tuple[_Weights, float]]) -> None:
+def _write(target: Path, file: str, merge: _Merge) -> None:
     """A safetensors file of the averages: 8 bytes of header length, the header as JSON, the tensors end to end."""
-    model = parts[0][0]
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    model = merge.models[0]
+    header: dict[str, Any] = {"__metadata__": model.metadata[file] or {"format": "pt"}}
     end = 0
-    for name in names:
-        shape, dtype = model.header(name)
-        size = math.prod(shape) * model.read(name).element_size()
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+    for name in model.names_in(file):
+        stored = model.tensors[name]
+        size = stored.size * stored.torch_dtype.itemsize
+        header[name] = {"dtype": stored.dtype, "shape": stored.shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with file.open("wb") as out:
+    with target.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            _write_tensor(out, name, parts)
+        for name in model.names_in(file):
+            for piece in merge.pieces(name):
+                _append(out, piece)
 
 
-def _write_tensor(out: BinaryIO, name: str, parts: list[tuple[_Weights, float]]) -> None:
-    first = parts[0][0].read(name)
-    if first.is_floating_point():
-        total = torch.zeros(first.shape, dtype=torch.promote_types(first.dtype, torch.float32))
-        for model, weight in parts:
-            total.add_(model.read(name).to(total.dtype), alpha=weight)
-        mean = total.to(first.dtype)
-    else:
-        for model, _ in parts[1:]:
-            if not torch.equal(first, model.read(name)):
-                raise ModelError(f"{model.path}: tensor {name} holds whole numbers that differ; they have no average")
-        mean = first
-    mean.contiguous().reshape(-1).view(torch.uint8).numpy().tofile(out)
+def _append(out: BinaryIO, piece: torch.Tensor) -> None:
+    out.write(piece.view(torch.uint8).numpy().data)

@@ -17,11 +17,11 @@ from typing import Any
 from lean_env.pool import LeanPool
 from prover.artifacts import Artifact, read_manifest, run_lock
 from prover.config import (
-    AverageConfig,
     CoreProblems,
     CorrectConfig,
     IterateConfig,
     JsonlProblems,
+    LinearAverage,
     MiniF2FProblems,
     SamplingConfig,
 )
@@ -82,7 +82,7 @@ def extras(config: IterateConfig, run: Path, minif2f: Path | None, progress: Pro
         sets = {name: loop.problems(name, section) for name, section in config.evaluate_on.items()}
         start = open_model(run / "round_00" / "sft" / "model", "r0")
         last = open_model(run / f"round_{config.rounds:02d}" / "sft" / "model", f"r{config.rounds}")
-        weight = AverageConfig().tuned_weight
+        weight = LinearAverage().tuned_weight
         mean = average.run(run / "extra" / "average", parts=[(last, weight), (start, 1 - weight)], series="mean")
         for name, problems in sets.items():
             listed = loop.portfolio(name, problems)

@@ -188,7 +188,7 @@ def test_scores_are_what_the_verdicts_say(run: Path) -> None:
 def test_a_finished_run_loads_no_model_and_starts_no_lean(run: Path, config: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from prover.config import load_config; from prover.pipeline import iterate\n"
+        "from prover.config_file import load_config; from prover.pipeline import iterate\n"
         "iterate(load_config(Path(sys.argv[1])), Path(sys.argv[2]))\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )

@@ -8,10 +8,12 @@ import pytest
 from prover.config import (
     IterateConfig,
     JsonlProblems,
+    LinearAverage,
     NativeLean,
     PretrainedModel,
     ScriptedEngine,
     Section,
+    TiesAverage,
     TransformersEngine,
 )
 from prover.config_file import load_config, load_stage_config, parse_override
@@ -34,7 +36,7 @@ def test_shipped_configurations_parse(file: Path) -> None:
     assert IterateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio"}
+SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio", "method"}
 """May be alike everywhere: what the machine or the user's model decides, members of unions, and a baseline that is
 off by default."""
 
@@ -86,6 +88,19 @@ def test_the_quickstart_is_what_the_issue_asks_for() -> None:
             MINIMAL + '[engine]\ntype = "transformers"\ndevice = "gpu"\n',
             "engine.device: Input should be 'auto', 'cpu' or",
         ),
+        (
+            MINIMAL + '[average]\nmethod = "ties"\ndensty = 0.1\n',
+            "unknown key 'average.densty'; did you mean 'density'?",
+        ),
+        (MINIMAL + "[average]\ntuned_weight = 1.5\n", "average.tuned_weight: Input should be less than or equal to 1"),
+        (
+            MINIMAL + '[average]\nmethod = "slerp"\n',
+            "method: Input should be 'linear', 'ties', 'dare' or 'breadcrumbs'",
+        ),
+        (
+            MINIMAL + '[average]\nmethod = "breadcrumbs"\ndrop_largest = 0.2\n',
+            "drop_smallest and drop_largest must leave something",
+        ),
         (MINIMAL + '[evaluate_on.train]\nsource = "core"\nsplit = "test"\n', "'train' cannot name a set"),
         (MINIMAL + '[evaluate_on."a/b"]\nsource = "core"\nsplit = "test"\n', "'a/b' cannot name a set"),
     ],
@@ -122,6 +137,14 @@ def test_a_stage_takes_its_sections_of_a_configuration_and_what_is_set_beside() 
     assert (config.sampling.n, config.sampling.max_tokens) == (32, whole.sampling.max_tokens)
     assert isinstance(config.engine, TransformersEngine) and config.engine.batch_size == 16
     assert config.prompt.template == "chat" and config.sft == whole.sft
+
+
+def test_an_average_is_linear_where_no_method_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "[average]\ntuned_weight = 0.4\n")
+    assert load_stage_config(file).average == LinearAverage(tuned_weight=0.4)
+    ties = load_stage_config(file, [("average.method", "ties"), ("average.density", 0.1)]).average
+    assert ties == TiesAverage(method="ties", density=0.1, tuned_weight=0.4)
+    assert load_stage_config(None).average is None
 
 
 def test_setting_the_kind_of_a_section_keeps_what_the_new_kind_knows(tmp_path: Path) -> None:

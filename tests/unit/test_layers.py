@@ -39,7 +39,10 @@ LAYERS = [
         "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean",
     ],
     ["prover.stages"],
-    ["prover.pipeline", "prover.single", "prover.check", "prover.doctor", "prover.report", "prover.serving"],
+    [
+        "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
+        "prover.report", "prover.serving",
+    ],
     ["prover.cli", "prover.stage_commands", "prover.options", "prover.__main__"],
 ]  # fmt: skip
 """Lowest first; a module imports from its own layer and those below."""

