@@ -206,7 +206,8 @@ class OpenAIEngine:
                 self._heard = time.monotonic()
                 raise
             except openai.APIStatusError as error:
-                if error.status_code < 500 and error.status_code not in _AGAIN:
+                passing = error.status_code >= 500 or error.status_code in _AGAIN
+                if not passing or error.code == "insufficient_quota":  # a 429 that no waiting mends
                     raise EngineError(f"{self._config.base_url}: {what}: {_said(error)}") from error
                 if error.status_code == 429:
                     self._heard = time.monotonic()  # it is alive, and will answer
