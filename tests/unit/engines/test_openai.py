@@ -148,7 +148,7 @@ def test_a_server_that_stays_away_ends_the_run_and_says_what_to_do() -> None:
         (answered({"hello": 1}), r"request t: the answer is none of OpenAI's API"),
         (answered({"error": {"message": "bad key"}}, 401), r"refuses the key .*bad key.*variable OPENAI_API_KEY"),
         (answered({"error": {"message": "no route"}}, 404), r"request t: status 404: no route"),
-        (answered({"error": {"message": "paid up?", "code": "insufficient_quota"}}, 429), r"request t: status 429: paid"),
+        (answered({"error": {"message": "paid up?", "code": "insufficient_quota"}}, 429), r"status 429: paid"),
         (answered({"error": {"message": "longer than the context"}}, 400), r"request t: status 400: longer than"),
     ],
     ids=["html", "json", "key", "route", "quota", "context"],
