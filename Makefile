@@ -1,4 +1,4 @@
-# make quickstart    set up, then train a small prover from scratch: about 20 minutes on 2 cores
+# make quickstart    set up, then train a small prover from scratch: about 13 minutes on 2 cores
 # make test          the tests; also: make lint typecheck bench clean
 #
 # Repeating a target reinstalls nothing. On Linux the default package index offers torch with CUDA (several GB); name an

@@ -10,8 +10,9 @@ A cache is trusted as much as a run directory is: whoever can write it can make 
 
 The file has a rollback journal, not a write-ahead log: the latter shares memory between its users, which a network
 file system does not give. Verdicts are written some at a time, so a commit a second is all that it costs. A process
-that is killed loses at most those of the last second, which are checked again. What goes wrong later than the opening
-(the disk is full, another process holds the lock) ends no run: the cache is left aside, which is said once.
+that is killed loses those that still wait (``BATCH``, ``BATCH_SECONDS``), which are checked again. What goes wrong
+later than the opening (the disk is full, another process holds the lock) ends no run: the cache is left aside, which is
+said once.
 """
 
 import contextlib

@@ -171,16 +171,16 @@ class External:
         """On a second worker if the first one is lost."""
         losses: list[WorkerLost] = []
         while len(losses) < 2:
-            try:
-                with self._writing, self._errors_of_disk(path), path.open("wb") as file:
-                    closure = write_closure(self._ready(), request, limits, file)
+            with self._writing:  # until a lost worker is gone too: it is nobody else's loss
+                try:
+                    with self._errors_of_disk(path), path.open("wb") as file:
+                        closure = write_closure(self._ready(), request, limits, file)
                     self._retire(RETIRE_MB)
                     return closure
-            except WorkerLost as loss:
-                self._raise_if_closed()
-                with self._writing:
+                except WorkerLost as loss:
+                    self._raise_if_closed()
                     self._retire(0)
-                losses.append(loss)
+                    losses.append(loss)
         raise NoOpinion(f"Lean cannot write its closure: {losses[-1]}")
 
     def _ready(self) -> RunningLean:
@@ -251,6 +251,7 @@ class External:
         try:
             yield
         except OSError as error:
+            self._raise_if_closed()  # the folder may be gone
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise
             raise CheckerError(

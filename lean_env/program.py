@@ -38,10 +38,13 @@ class Running:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
 
     def add(self, process: "subprocess.Popen[bytes]") -> None:
         with self._lock:
             self._processes.add(process)
+            if self._ended:  # it was being started meanwhile
+                _kill(process)
 
     def end(self, process: "subprocess.Popen[bytes]") -> None:
         """Kills what is left of the process's group, and forgets it."""
@@ -50,7 +53,9 @@ class Running:
             _kill(process)
 
     def end_all(self) -> None:
+        """Kills what runs, and whatever is added later."""
         with self._lock:
+            self._ended = True
             for process in self._processes:
                 _kill(process)
 

@@ -194,7 +194,9 @@ class StepSession:
             try:
                 for length in range(self._known(path), len(path.tactics)):
                     self._rebuild(path, length)
-                return self._step(path)
+                reply = self._step(path)
+                self._retire()  # not sooner: the way to the end of the path lies in the worker
+                return reply
             except WorkerLost as loss:
                 self._discard()
                 if loss.kind in ("killed", "starved"):
@@ -250,8 +252,6 @@ class StepSession:
         if (held := self._places.pop(path, None)) is not None:
             self._free.append(held)
         self._places[path] = place
-        if worker.usage().memory_mb > RETIRE_SHARE * self._limits.memory_mb:
-            self._discard()
         return reply
 
     def _ask(self, worker: Running, message: dict[str, Any]) -> _Reply:
@@ -291,6 +291,10 @@ class StepSession:
             self._worker = worker
             self._stats = msgspec.structs.replace(self._stats, started=self._stats.started + 1)
         return self._worker
+
+    def _retire(self) -> None:
+        if self._worker is not None and self._worker.usage().memory_mb > RETIRE_SHARE * self._limits.memory_mb:
+            self._discard()
 
     def _discard(self) -> None:
         worker, self._worker = self._worker, None

@@ -8,9 +8,9 @@ from prover.config import ColdTactics, InitModel, IterateConfig
 
 TRAIN = "train"
 """Name of the set that is learned from, beside those for evaluation."""
-ATTEMPTS, VERDICTS, SCORES = "attempts", "verdicts", "scores"
 VERDICT_CACHE = ".verdicts.sqlite"
 """A run's own, where no other is given. Nothing depends on it: it can be deleted at any time."""
+ATTEMPTS, VERDICTS, SCORES = "attempts", "verdicts", "scores"
 """What an evaluation's folder holds."""
 CHECKED = "checked"
 """There too, where another kernel was asked: the verdicts with its opinion."""

@@ -25,9 +25,10 @@ from typing import Any, cast, get_args
 from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from lean_env import source
 from lean_env.protocol import Depth
 from lean_env.source import candidate_text, target_name
-from prover import extraction, feedback
+from prover import extraction, feedback, pointers
 from prover.config import PromptConfig
 from prover.errors import ConfigError
 from prover.extraction import Form, extract_proof
@@ -56,8 +57,8 @@ _THEOREM = re.compile(r"^\s*(?:theorem|lemma)\s+\S+\s*")
 @cache
 def _version() -> str:
     """Changes whenever code that shapes a prompt or reads an answer changes."""
-    sources = (inspect.getsource(module) for module in (sys.modules[__name__], extraction, feedback))
-    return sha256("".join(sources).encode()).hexdigest()[:12]
+    modules = (sys.modules[__name__], extraction, feedback, pointers, source)
+    return sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:12]
 
 
 class Prompt:

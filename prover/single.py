@@ -33,8 +33,9 @@ from prover.lean import open_lean
 from prover.models import Model, open_model, served_model
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, init, sample, select, sft, verify
+from prover.stages import average, cold, init, sample, select, sft, verify
 from prover.stages import certify as certify_stage
+from prover.stages import correct as correct_stage
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -86,7 +87,7 @@ def initialise(
             out,
             problems=open_problems(problems, out),
             config=config,
-            prompt=Prompt(prompt or PromptConfig()),
+            prompt=Prompt(prompt),
             seed=seed,
             clean=clean,
         )
@@ -129,13 +130,19 @@ def verified(
     *,
     lean: LeanConfig,
     certify: bool = True,
+    prompt: PromptConfig | None = None,
+    correct: CorrectConfig | None = None,
     cache: Path | None = None,
     require_sandbox: bool = False,
     clean: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """A verdict on each attempt; proofs are certified, or only audited without ``certify``."""
+    """A verdict on each attempt; proofs are certified, or only audited without ``certify``.
+
+    Where ``correct`` has turns, verdicts tell what corrections by ``prompt`` show of them.
+    """
     progress = progress or Silent()
+    feedback = Prompt(prompt or PromptConfig()).wanted if correct and correct.turns else "messages"
     toolchain = open_lean(lean, require_sandbox=require_sandbox, say=progress.note)
     with (
         run_lock(out),
@@ -152,6 +159,7 @@ def verified(
             series=out.name,
             progress=progress,
             certify=certify,
+            feedback=feedback,
             clean=clean,
         )
 
@@ -211,7 +219,7 @@ def corrected(
     """A corrected attempt for failures of each unsolved problem, prompted with Lean's messages."""
     with run_lock(out), EngineLease(engine or TransformersEngine()) as lease:
         source = open_problems(problems, out)
-        return correct.run(
+        return correct_stage.run(
             out,
             problems=source,
             failed=open_judged(source, attempts, verdicts),

@@ -118,14 +118,16 @@ def verify(
     from prover import single
     from prover.console import open_progress
 
-    lean = stage_config(config, assignments, workers=workers, project=lean_project).lean
+    loaded = stage_config(config, assignments, workers=workers, project=lean_project)
     with open_progress() as progress:
         verdicts = single.verified(
             out,
             problems,
             attempts,
-            lean=lean,
+            lean=loaded.lean,
             certify=certify,
+            prompt=loaded.prompt,
+            correct=loaded.correct,
             cache=cache,
             require_sandbox=require_sandbox,
             clean=clean,

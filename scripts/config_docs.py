@@ -6,14 +6,15 @@ from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
-from prover.config import IterateConfig, Section
+from prover.config import PLACEMENT, IterateConfig, Section
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
-INTRODUCTION = """# Configuration
+INTRODUCTION = f"""# Configuration
 
 `prover iterate CONFIG.toml` reads one TOML file. Paths in it are relative to the file. Unknown keys are refused with
-the nearest known one. Keys that say where things lie or how wide work runs (`workers`, `device`, `path`, `project`) may
-change between two calls on one run directory, and so may `rounds` and `evaluate_on`, which only add to it; any other
+the nearest known one. Two calls on one run directory may differ in keys that say where things lie or how wide work
+runs ({", ".join(f"`{name}`" for name in sorted(PLACEMENT))}),
+and in `rounds` and `evaluate_on`, which only add to it; any other
 change is refused, with the keys named. `--set KEY=VALUE` sets one key from the command line.
 Where verdicts are kept from one run to the next is no key but an option, `--cache`.
 

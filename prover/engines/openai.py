@@ -9,12 +9,11 @@ Servers differ in what they repeat for one seed: "the same call, the same text" 
 """
 
 import os
+import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +31,8 @@ AT_FIRST = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries of a request; doubled each time, and shortened at random so that they do not all come at
 once. What the server asks for by Retry-After goes before."""
+LAST_WORDS = 1.0
+"""Seconds that requests under way may still take when nobody waits for their answers any more."""
 BYTES_PER_TOKEN = 2.5
 """Of prompts for provers, where a server says how long its context is but not how many tokens a prompt has."""
 
@@ -47,10 +48,8 @@ class OpenAIEngine:
         self._client: Any = None
         self._context: int | None = config.context
         self._logprobs = True
-        self._lock = threading.Lock()
         self._heard = time.monotonic()
         """When the server last gave an answer, of whatever kind."""
-        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         key = os.environ.get(self._config.key_env)
@@ -60,10 +59,12 @@ class OpenAIEngine:
             max_retries=0,
             timeout=self._config.timeout_seconds,
         )
-        self._closed.clear()
         self._heard = time.monotonic()
         served = self._patiently(
-            lambda: list(self._client.models.list()), "the list of models", min(self._patience, AT_FIRST)
+            lambda: list(self._client.models.list()),
+            "the list of models",
+            min(self._patience, AT_FIRST),
+            threading.Event(),
         )
         names = [model.id for model in served]
         if self._config.model not in names:
@@ -76,7 +77,6 @@ class OpenAIEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self._closed.set()
         self._client.close()
 
     def fits(self, messages: Sequence[ChatMessage]) -> bool:
@@ -92,36 +92,60 @@ class OpenAIEngine:
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
         """Yield each completion as it finishes."""
         asked = ((request, index) for request in requests for index in range(len(request.seeds)))
-        width = self._config.concurrency
-        pool = ThreadPoolExecutor(width, thread_name_prefix="openai")
-        running: set[Future[Completion]] = set()
-        self._heard = time.monotonic()
-        try:
-            while running or not self._closed.is_set():
-                for request, index in islice(asked, width - len(running)):
-                    running.add(pool.submit(self._complete, request, index, sampling))
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        finally:
-            self._closed.set()  # those that wait for a pause give up
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._closed.clear()
+        left = sum(len(request.seeds) for request in requests)
+        lock, given_up = threading.Lock(), threading.Event()
+        done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
 
-    def _complete(self, request: GenerationRequest, index: int, sampling: Sampling) -> Completion:
+        def ask_on() -> None:
+            while not given_up.is_set():
+                with lock:
+                    task = next(asked, None)
+                if task is None:
+                    return
+                try:
+                    done.put(self._complete(*task, sampling, given_up))
+                except BaseException as error:  # the reader's to raise
+                    done.put(error)
+                    return
+
+        self._heard = time.monotonic()
+        # Daemons, because nothing ends a request that is under way: whoever stops here must not wait for the answer.
+        threads = [
+            threading.Thread(target=ask_on, name=f"openai-{number}", daemon=True)
+            for number in range(min(self._config.concurrency, left))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            while left:
+                made = done.get()
+                if isinstance(made, BaseException):
+                    raise made
+                left -= 1
+                yield made
+        finally:
+            given_up.set()  # those that wait for a pause give up
+            end = time.monotonic() + LAST_WORDS
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, end - time.monotonic()))
+
+    def _complete(
+        self, request: GenerationRequest, index: int, sampling: Sampling, given_up: threading.Event
+    ) -> Completion:
+        scored = self._logprobs  # another thread may find out meanwhile that there are none
         try:
             reply = self._patiently(
-                lambda: self._ask(request, index, sampling), f"request {request.id}", self._patience
+                lambda: self._ask(request, index, sampling, scored), f"request {request.id}", self._patience, given_up
             )
         except openai.BadRequestError as error:
-            if not self._logprobs or "logprob" not in str(error).lower():
+            if not scored or "logprob" not in str(error).lower():
                 raise EngineError(f"{self._config.base_url}: request {request.id}: {_said(error)}") from error
             self._logprobs = False  # this server gives none
-            return self._complete(request, index, sampling)
+            return self._complete(request, index, sampling, given_up)
         return self._completion(request, index, reply)
 
-    def _ask(self, request: GenerationRequest, index: int, sampling: Sampling) -> Any:
+    def _ask(self, request: GenerationRequest, index: int, sampling: Sampling, scored: bool) -> Any:
         common: dict[str, Any] = {
             "model": self._config.model,
             "temperature": sampling.temperature,
@@ -133,14 +157,14 @@ class OpenAIEngine:
             common["stop"] = list(sampling.stop)
         first = request.messages[0]
         if first.role == "text":
-            scored = {"logprobs": 0} if self._logprobs else {}
+            scores: dict[str, Any] = {"logprobs": 0} if scored else {}
             return self._client.completions.create(
-                prompt=first.content, max_tokens=sampling.max_tokens, **scored, **common
+                prompt=first.content, max_tokens=sampling.max_tokens, **scores, **common
             )
         talk = [{"role": message.role, "content": message.content} for message in request.messages]
-        scored = {"logprobs": True} if self._logprobs else {}
+        scores = {"logprobs": True} if scored else {}
         return self._client.chat.completions.create(
-            messages=talk, max_completion_tokens=sampling.max_tokens, **scored, **common
+            messages=talk, max_completion_tokens=sampling.max_tokens, **scores, **common
         )
 
     def _completion(self, request: GenerationRequest, index: int, reply: Any) -> Completion:
@@ -166,8 +190,9 @@ class OpenAIEngine:
                 "base_url usually ends in /v1"
             ) from error
 
-    def _patiently(self, ask: Callable[[], Any], what: str, patience: float) -> Any:
-        """What ``ask`` returns, however often it takes, until the server was silent for ``patience`` seconds."""
+    def _patiently(self, ask: Callable[[], Any], what: str, patience: float, given_up: threading.Event) -> Any:
+        """What ``ask`` returns, however often it takes, until the server was silent for ``patience`` seconds or nobody
+        waits for it any more."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -181,7 +206,8 @@ class OpenAIEngine:
                 self._heard = time.monotonic()
                 raise
             except openai.APIStatusError as error:
-                if error.status_code < 500 and error.status_code not in _AGAIN:
+                passing = error.status_code >= 500 or error.status_code in _AGAIN
+                if not passing or error.code == "insufficient_quota":  # a 429 that no waiting mends
                     raise EngineError(f"{self._config.base_url}: {what}: {_said(error)}") from error
                 if error.status_code == 429:
                     self._heard = time.monotonic()  # it is alive, and will answer
@@ -201,7 +227,7 @@ class OpenAIEngine:
                     f"{self._config.base_url}: no answer for {patience:g} s ({last}); start the server and run the "
                     "same command again: what was asked stays owed"
                 )
-            if self._closed.wait(asked_for if asked_for is not None else pause * random.uniform(0.5, 1)):
+            if given_up.wait(asked_for if asked_for is not None else pause * random.uniform(0.5, 1)):
                 raise EngineError(f"{what}: given up")
             pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -107,9 +107,10 @@ class _Chosen(NamedTuple):
 def _examples(
     problem: Problem, attempts: list[Attempt], prompt: Prompt, rarity: float, common: Counter[int]
 ) -> list[TrainingExample]:
-    asked = prompt.first(problem)
+    first = prompt.first(problem)
     examples: list[TrainingExample] = []
     for attempt in attempts:
+        asked = first if attempt.turn else attempt.messages  # which may have been cut to fit the model's context
         answer = ChatMessage(role="assistant", content=attempt.completion)
         weight = max(1, common[derive_seed(attempt.completion)]) ** -rarity / len(attempts)
         examples.append(

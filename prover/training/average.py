@@ -2,7 +2,7 @@
 
 The output has the first checkpoint's files, tensor names, dtypes and side files, whatever files the others come in. In
 memory are pieces of one tensor (:data:`prover.training.stored.PIECE` elements of each checkpoint), however large the
-models are; the methods that cut by magnitude read each tensor three times for it.
+models are; the methods that cut by magnitude read each tensor three or five times for it.
 """
 
 import json

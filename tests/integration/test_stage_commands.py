@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from prover.artifacts import read_manifest
 from prover.cli import app
 
 PROBLEMS = [
@@ -69,7 +70,9 @@ def test_the_stages_chain(folder: Path) -> None:
         **{"wrong/s.t0.0": "failed", "wrong/s.t0.1": "sorry"},
     }
 
-    prover("verify", folder / "sample", "--out", folder / "audited", *verify, "--no-certify")
+    told = ["--no-certify", "--set", "correct.turns=1", "--set", "prompt.template=chat"]
+    prover("verify", folder / "sample", "--out", folder / "audited", *verify, *told)
+    assert read_manifest(folder / "audited").recipe["feedback"] == "goals", "corrections by this template show goals"
     certify = [folder / "sample", "--verdicts", folder / "audited", "--out", folder / "certified", *verify]
     assert "2 certified, 0 disagreements, 2 proved" in prover("certify", *certify)
     assert statuses(folder / "certified") == statuses(folder / "verify")

@@ -22,6 +22,7 @@ HEAVY = {
     "matplotlib",
     "numpy",
     "tokenizers",
+    "openai",
     "starlette",
     "uvicorn",
 }

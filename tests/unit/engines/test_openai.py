@@ -112,6 +112,26 @@ def test_a_server_that_dies_and_comes_back_loses_nothing() -> None:
     assert Counter(c.text for c in got) == {"old": 20, "new": 20}
 
 
+def test_whoever_stops_does_not_wait_for_answers_under_way() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["seed"] == 11:
+            return completed(body, "x")
+        begun.set()
+        gate.wait(60)
+        return completed(body, "late")
+
+    with serving(answer) as server, OpenAIEngine(config(server.url, concurrency=2)) as engine:
+        made = engine.generate([CHAT], SAMPLING)
+        next(made)
+        assert begun.wait(60)
+        made.close()  # type: ignore[attr-defined]
+        assert not gate.is_set()
+        assert next(engine.generate([CHAT], SAMPLING)).index == 0, "and the engine is as good as before"
+        gate.set()
+
+
 def test_a_server_that_stays_away_ends_the_run_and_says_what_to_do() -> None:
     with serving(lambda body: (0, {}, b"")) as server, OpenAIEngine(config(server.url), patience=0.2) as engine:
         with pytest.raises(EngineError, match=r"no answer for 0.2 s .*run the same command again.* stays owed"):
@@ -128,9 +148,10 @@ def test_a_server_that_stays_away_ends_the_run_and_says_what_to_do() -> None:
         (answered({"hello": 1}), r"request t: the answer is none of OpenAI's API"),
         (answered({"error": {"message": "bad key"}}, 401), r"refuses the key .*bad key.*variable OPENAI_API_KEY"),
         (answered({"error": {"message": "no route"}}, 404), r"request t: status 404: no route"),
+        (answered({"error": {"message": "paid up?", "code": "insufficient_quota"}}, 429), r"status 429: paid"),
         (answered({"error": {"message": "longer than the context"}}, 400), r"request t: status 400: longer than"),
     ],
-    ids=["html", "json", "key", "route", "context"],
+    ids=["html", "json", "key", "route", "quota", "context"],
 )
 def test_what_no_second_try_mends_ends_the_run_at_once(answer: Answer, said: str) -> None:
     with pytest.raises(EngineError, match=said):
@@ -138,12 +159,15 @@ def test_what_no_second_try_mends_ends_the_run_at_once(answer: Answer, said: str
 
 
 def test_a_server_without_logprobs_is_asked_without() -> None:
+    together = threading.Barrier(3)
+
     def answer(body: dict[str, Any]) -> Answer:
         if "logprobs" in body:
+            together.wait(60)  # all three find out at once
             return answered({"error": {"message": "logprobs are not supported"}}, 400)
         return completed(body, "x")
 
-    made = run(answer, CHAT, concurrency=1)
+    made = run(answer, CHAT, concurrency=3)
     assert [(c.text, c.logprob) for c in made] == [("x", None)] * 3
 
 

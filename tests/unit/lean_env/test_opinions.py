@@ -13,7 +13,7 @@ from lean_env.certify import CertifyRequest
 from lean_env.errors import CheckerError
 from lean_env.external import External
 from lean_env.pool import LeanPool
-from lean_env.program import run
+from lean_env.program import Running, run
 from lean_env.protocol import Limits, Verdict
 from lean_env.worker import Launch
 from tests.unit.lean_env.test_pool import Scripted, request
@@ -165,5 +165,9 @@ def test_programs_are_run_to_their_end_and_no_further() -> None:
     assert (held.end, held.code) == ("timeout", -9)
     waits = run([*PYTHON, "import time; time.sleep(1000)"], Limits(wall_seconds=0.5))
     assert (waits.end, waits.code) == ("timeout", -9)
+    closed = Running()
+    closed.end_all()
+    late = run([*PYTHON, "import time; time.sleep(1000)"], Limits(), closed)
+    assert (late.end, late.code) == ("exit", -9), "what is started while all is being ended ends too"
     told = run([*PYTHON, "import os; print(sorted(os.environ), os.getcwd(), os.read(0, 1))"], Limits()).said
     assert told.endswith("/ b''\n") and "HOME" not in told

@@ -89,6 +89,14 @@ def test_a_proved_correction_teaches_the_correction_and_the_proof(tmp_path: Path
     assert all(e.messages[-1].content == "by omega" for e in found)
 
 
+def test_an_answer_is_learned_with_the_prompt_that_was_asked(tmp_path: Path) -> None:
+    """Which may be a shorter one than the first, so that it fits the model's context."""
+    cut = (ChatMessage(role="user", content="cut"),)
+    asked = msgspec.structs.replace(attempt("a", "by simp"), messages=cut)
+    (found,) = examples(tmp_path, [stage(tmp_path, "c", [(asked, True)])], 4)
+    assert found.messages[:-1] == cut
+
+
 def test_an_answer_that_many_problems_share_weighs_less(tmp_path: Path) -> None:
     """With rarity 0.5, an answer chosen for m problems weighs m^-0.5 of its share of the problem."""
     names = ["p", "q", "r", "s"]
