@@ -13,7 +13,7 @@ from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
-from prover.config import PLACEMENT, ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section
+from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section
 from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
@@ -84,13 +84,7 @@ def _claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
 def _content(config: Section) -> dict[str, Any]:
     """What of the configuration may not change under a run."""
     data = config.model_dump(mode="json")
-    return {key: _without_placement(value) for key, value in data.items() if key not in GROWING}
-
-
-def _without_placement(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {k: _without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
+    return {key: without_placement(value) for key, value in data.items() if key not in GROWING}
 
 
 SYNTAX_WEIGHT = 0.05

@@ -40,10 +40,30 @@ __all__ = [
     "VllmEngine",
 ]
 
-PLACEMENT = frozenset({"workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"})
+PLACEMENT = frozenset(
+    {
+        *("workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"),
+        # vLLM's own, within engine.options
+        *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend"),
+        *(
+            "gpu_memory_utilization",
+            "kv_cache_memory_bytes",
+            "cpu_offload_gb",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+        ),
+    }
+)
 """Names of fields that say where things lie or how wide work runs, never what comes out.
 
 Files and models count by their content."""
+
+
+def without_placement(value: Any) -> Any:
+    """A section as JSON has it, but for the fields that never decide what comes out."""
+    if not isinstance(value, dict):
+        return value
+    return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
 
 
 class LeanConfig(Section):

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prover.artifacts import file_digest
-from prover.config import PLACEMENT, EngineConfig, ScriptedEngine
+from prover.config import EngineConfig, ScriptedEngine, without_placement
 from prover.engines import Engine, Lasting
 from prover.models import Model
 
@@ -23,7 +23,7 @@ class EngineLease:
     @property
     def recipe(self) -> dict[str, Any]:
         """What of the engine decides the completions."""
-        recipe = self.config.model_dump(mode="json", exclude=set(PLACEMENT))
+        recipe = without_placement(self.config.model_dump(mode="json"))
         if isinstance(self.config, ScriptedEngine):
             recipe["script"] = file_digest(self.config.path)
         return recipe
