@@ -13,7 +13,7 @@ from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
 from prover import layout
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
-from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section
+from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
 from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
