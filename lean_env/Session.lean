@@ -57,7 +57,7 @@ partial def runCommands (rules : Guard.Rules) (ctx : Parser.InputContext)
     let (command, next, errors) := Parser.parseCommand ctx parsing at_ {}
     let seen := Wire.prepend errors.toList seen
     if command.isOfKind ``Parser.Command.eoi then return { state, messages := Wire.reversed seen }
-    match Guard.command rules scope command with
+    match Guard.command rules state.env scope command with
     | .refuse why => return { state, messages := Wire.reversed (refusal ctx command why :: seen), refused := some why }
     | .skip => runCommands rules ctx next state seen
     | .run command =>

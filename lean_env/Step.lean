@@ -170,7 +170,7 @@ def apply (s : State) (text : String) (heartbeats : Nat) : IO Result := do
     | .error why => return failed "syntax" why
     | .ok stx =>
       let rules : Guard.Rules := { on := true, limit := heartbeats, target := Wire.userName s.target }
-      match Guard.filtered rules s.namespace_ stx with
+      match Guard.filtered rules s.core.env s.namespace_ stx with
       | .refuse why => return failed "forbidden" why
       | .skip => return failed "forbidden" "nothing is left of it"
       | .run stx => if givesUp stx then return failed "sorry" "it gives up" else run rules s stx heartbeats
