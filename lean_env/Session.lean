@@ -1,5 +1,5 @@
 module
-public meta import Guard
+public meta import Late
 
 /-!
 Elaborating texts command by command, and the states that outlive a request: one environment for each list of imports, one
@@ -84,9 +84,6 @@ They are never freed: Lean's importer leaves the library's objects in memory for
 structure Imported where
   key : String
   env : Environment
-
-structure Store where
-  imported : List Imported := []
 
 def importKey : List Import → String
   | [] => ""

@@ -25,7 +25,7 @@ INTEGRITY = "sha512-fwsXryqKhZjiebUFqqXghk2kDgZynYYB2KyEr3HJ1p5Z2y7iq7QKzOkKVGY5
 """Of the package's tarball, as npm publishes it."""
 LEAN_VERSION = "4.28.0-pre"
 MODULES = (
-    *("Wire", "Names", "Settings", "Guard", "Session", "Audit", "Judge"),
+    *("Wire", "Names", "Settings", "Guard", "Late", "Session", "Audit", "Judge"),
     *("Export", "Certify", "Rows", "Closure", "Library"),
     *("Goals", "Feedback", "Step", "Check"),
 )

@@ -26,8 +26,8 @@ from lean_env.toolchain import Toolchain, cache_dir, find
 
 State = Literal["ok", "note", "missing"]
 GIB = 1 << 30
-WORKER_GIB = 1.4
-"""Resident memory of one Lean process after many checks."""
+WORKER_GIB = 1.0
+"""Resident memory of one Lean process after many checks of usual candidates."""
 LEAN_GIB = 1.5
 """Disk that the embedded Lean takes while it is installed."""
 
