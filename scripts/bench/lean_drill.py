@@ -95,13 +95,13 @@ def stand_in_requests(plain: int, bombs: int) -> list[CheckRequest]:
     return found
 
 
-BUSY = "import os; drill = os.getppid()\nwhile os.getppid() == drill: sum(range(100_000))"
-"""Ends by itself when the drill is gone, however that ended."""
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
+"""Ends by itself when the process of the given number is no longer its parent, however that ended."""
 
 
 @contextlib.contextmanager
 def busy_loops() -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-I", "-S", "-c", BUSY]) for _ in range(LOOPS)]
+    loops = [subprocess.Popen([sys.executable, "-I", "-S", "-c", BUSY, str(os.getpid())]) for _ in range(LOOPS)]
     try:
         yield
     finally:
