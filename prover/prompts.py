@@ -66,7 +66,8 @@ class Prompt:
 
     def __init__(self, config: PromptConfig) -> None:
         self._place, text = _read(config.template)
-        self._cut = config.overflow == "cut"
+        self.cuts = config.overflow == "cut"
+        """Whether there are shorter variants; else the first is the only one."""
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         try:
             parsed = environment.parse(text)
@@ -94,7 +95,7 @@ class Prompt:
         """That conversation; then, where overflow is cut, ever shorter ones: fewer premises, no informal statement."""
         values = _values(problem)
         yield self._asked(values)
-        if not self._cut:
+        if not self.cuts:
             return
         while values["premises"]:
             values = {**values, "premises": values["premises"][: len(values["premises"]) // 2]}
@@ -124,7 +125,7 @@ class Prompt:
             return (*attempt.messages, answer, ChatMessage(role="user", content=said))
 
         yield asked(attempt.completion, feedback.MAX_ERRORS)
-        if not self._cut:
+        if not self.cuts:
             return
         thoughtless = extraction.without_thoughts(attempt.completion)
         if thoughtless is not None and thoughtless != attempt.completion:

@@ -74,7 +74,8 @@ def run(
         counts["attempts"] += len(corrected)
         for problem, _, parent, verdict in parents(index):
             counts["unasked"] += parent.id not in asked
-            counts["cut"] += parent.id in asked and asked[parent.id] != next(prompt.revisions(problem, parent, verdict))
+            if prompt.cuts and parent.id in asked:
+                counts["cut"] += asked[parent.id] != next(prompt.revisions(problem, parent, verdict))
 
     for index in range(problems.shards):
         if index not in owed:

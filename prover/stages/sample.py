@@ -90,7 +90,8 @@ def _count(counts: dict[str, int], attempts: list[Attempt], problems: list[Probl
     counts["attempts"] += len(attempts)
     counts["tokens"] += sum(attempt.completion_tokens for attempt in attempts)
     counts["unasked"] += len(problems) - len(asked)
-    counts["cut"] += sum(p.id in asked and asked[p.id] != prompt.first(p) for p in problems)
+    if prompt.cuts:
+        counts["cut"] += sum(p.id in asked and asked[p.id] != prompt.first(p) for p in problems)
 
 
 def tell_overflow(counts: dict[str, int], what: str, progress: Progress) -> None:
