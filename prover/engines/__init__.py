@@ -41,6 +41,12 @@ class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logprob: float | None
 
 
+def leaves_room(prompt_tokens: float, context: int) -> bool:
+    """Whether a prompt leaves a quarter of the context, in tokens, for the answer
+    (Goedel-Prover-V2, arXiv 2508.03613)."""
+    return 4 * prompt_tokens <= 3 * context
+
+
 @runtime_checkable
 class Lasting(Protocol):
     """An engine that is dear to start, and so is kept over rounds."""

@@ -18,7 +18,7 @@ import torch
 
 from prover.conversations import prompt_ids
 from prover.device import Device, has_fast_bfloat16, pick_device, use_threads
-from prover.engines import Completion, GenerationRequest, Sampling
+from prover.engines import Completion, GenerationRequest, Sampling, leaves_room
 from prover.engines.decode import check_attention, next_logits, prepare, read_prompts
 from prover.engines.sampling import draw, uniforms
 from prover.errors import ModelError
@@ -91,7 +91,7 @@ class HfEngine:
 
     def fits(self, messages: Sequence[ChatMessage]) -> bool:
         """Whether the prompt leaves a quarter of the model's context for the answer."""
-        return 4 * len(self._tokens([tuple(messages)])[0]) <= 3 * self._context
+        return leaves_room(len(self._tokens([tuple(messages)])[0]), self._context)
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
         """Yield each completion as it finishes. ``max_tokens`` is cut to what the context leaves.

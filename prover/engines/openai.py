@@ -20,7 +20,7 @@ from typing import Any, Self
 import openai
 
 from prover.config import OpenAIEngine as OpenAIConfig
-from prover.engines import Completion, GenerationRequest, Sampling
+from prover.engines import Completion, GenerationRequest, Sampling, leaves_room
 from prover.errors import ConfigError, EngineError
 from prover.records import ChatMessage
 
@@ -87,7 +87,7 @@ class OpenAIEngine:
         if self._context is None:
             return True
         tokens = sum(len(message.content.encode()) for message in messages) / BYTES_PER_TOKEN
-        return 4 * tokens <= 3 * self._context
+        return leaves_room(tokens, self._context)
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
         """Yield each completion as it finishes."""

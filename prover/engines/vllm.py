@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from prover.config import VllmEngine as VllmConfig
 from prover.conversations import prompt_ids
-from prover.engines import Completion, GenerationRequest, Sampling
+from prover.engines import Completion, GenerationRequest, Sampling, leaves_room
 from prover.errors import ConfigError, EngineError, ModelError
 from prover.pretrained import load_tokenizer
 from prover.records import ChatMessage
@@ -101,7 +101,7 @@ class VllmEngine:
 
     def fits(self, messages: Sequence[ChatMessage]) -> bool:
         """Whether the prompt leaves a quarter of the model's context for the answer."""
-        return 4 * len(self._tokens(messages)) <= 3 * self._context
+        return leaves_room(len(self._tokens(messages)), self._context)
 
     def rest(self) -> None:
         """Give the GPU's memory back until the next :meth:`swap`."""
