@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lean_env.protocol import Limits
 from prover.config.averages import (
     AverageConfig,
     BreadcrumbsAverage,
@@ -21,18 +20,33 @@ from prover.config.averages import (
     TiesAverage,
 )
 from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
+from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
+from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
-from prover.config_faults import DEFAULT_TAG
+from prover.config.starts import InitModel, ModelConfig, PretrainedModel
+from prover.config.training import SftConfig
 
 __all__ = [
     "AverageConfig",
     "BreadcrumbsAverage",
+    "CoreProblems",
     "DareAverage",
+    "EmbeddedLean",
     "EngineConfig",
+    "InitModel",
+    "JsonlProblems",
+    "LeanChoice",
+    "LeanConfig",
     "LinearAverage",
+    "MiniF2FProblems",
+    "ModelConfig",
+    "NativeLean",
     "OpenAIEngine",
+    "PretrainedModel",
+    "ProblemsConfig",
     "ScriptedEngine",
     "Section",
+    "SftConfig",
     "TaskVectorAverage",
     "TaskVectors",
     "TiesAverage",
@@ -64,124 +78,6 @@ def without_placement(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
-
-
-class LeanConfig(Section):
-    """What every kind of Lean knows."""
-
-    workers: int = Field(default=2, ge=1, le=256)
-    """Lean processes that check, each about 0.8 GB and a core; for every four begun another one certifies."""
-    heartbeats: int = Field(default=200_000, ge=1)
-    """Lean's maxHeartbeats per command."""
-    cpu_seconds: float = Field(default=20.0, gt=0)
-    """CPU seconds per check."""
-    memory_mb: int = Field(default=2_600, ge=1_500)
-    """Memory of one Lean process, MiB, without the pages of files that it maps."""
-
-    def limits(self) -> Limits:
-        return Limits(heartbeats=self.heartbeats, cpu_seconds=self.cpu_seconds, memory_mb=self.memory_mb)
-
-
-class EmbeddedLean(LeanConfig):
-    """The WebAssembly build that ``prover setup`` installs: Lean's core library, no Mathlib."""
-
-    type: Literal["embedded"] = "embedded"
-    """Lean that comes along."""
-
-
-class NativeLean(LeanConfig):
-    """The Lean of a Lake project, with all that the project requires. Untested against real Mathlib so far."""
-
-    type: Literal["native"]
-    """Lean of a project."""
-    project: Path | None = None
-    """Folder of the Lake project; None takes that of our own ``lakefile.lean``, which requires Mathlib."""
-    memory_mb: int = Field(default=6_000, ge=1_500)
-    """Memory of one Lean process, MiB, without the pages of files that it maps."""
-
-
-def _kind_of_lean(value: Any) -> str:
-    """``type`` may be left out: it is the embedded one then."""
-    return str(value.get("type", DEFAULT_TAG) if isinstance(value, dict) else getattr(value, "type", DEFAULT_TAG))  # type: ignore[reportUnknownMemberType]
-
-
-LeanChoice = Annotated[
-    Annotated[EmbeddedLean, Tag("embedded")] | Annotated[NativeLean, Tag("native")],
-    Discriminator(
-        _kind_of_lean,
-        custom_error_type="lean_type",
-        custom_error_message="type: Input should be 'embedded' or 'native'",
-    ),
-]
-
-
-class CoreProblems(Section):
-    """Theorems of Lean's own Init and Std, listed from the installed toolchain."""
-
-    source: Literal["core"]
-    """Lean's core library."""
-    split: Literal["train", "valid", "test"]
-    """Split by a hash of module and namespace."""
-    limit: int | None = Field(default=None, ge=1)
-    """At most so many problems, drawn by a fixed hash; None takes all."""
-    premises: int = Field(default=0, ge=0, le=32)
-    """Retrieved lemmas attached to each problem."""
-
-
-class MiniF2FProblems(Section):
-    """miniF2F from a JSONL file of DeepSeek-Prover-V1.5 or Goedel-Prover-V2; the edition is read off the file."""
-
-    source: Literal["minif2f"]
-    """The miniF2F benchmark."""
-    path: Path
-    """The benchmark's JSONL file."""
-    split: Literal["valid", "test", "all"] = "all"
-    """Which of its halves; ``all`` takes both."""
-    header: Literal["own", "core"] = "own"
-    """``own`` keeps the file's Mathlib header; ``core`` replaces it by notation for the embedded Lean."""
-    limit: int | None = Field(default=None, ge=1)
-    """At most so many problems, the file's first; None takes all."""
-    premises: int = Field(default=0, ge=0, le=32)
-    """Retrieved lemmas attached to each problem."""
-
-
-class JsonlProblems(Section):
-    """Our own Problem records."""
-
-    source: Literal["jsonl"]
-    """A file of Problem records."""
-    path: Path
-    """JSONL of Problem records."""
-    limit: int | None = Field(default=None, ge=1)
-    """At most so many problems, the file's first; None takes all."""
-
-
-ProblemsConfig = Annotated[CoreProblems | MiniF2FProblems | JsonlProblems, Field(discriminator="source")]
-
-
-class PretrainedModel(Section):
-    type: Literal["pretrained"]
-    """A model that lies on disk."""
-    path: Path
-    """A Hugging Face model directory with tokenizer and chat template."""
-
-
-class InitModel(Section):
-    """A small Llama made from scratch, its byte-level BPE tokenizer trained on the problems' text."""
-
-    type: Literal["init"]
-    """A model made from scratch."""
-    vocab_size: int = Field(default=1_500, ge=300)
-    """Tokens of the BPE vocabulary."""
-    hidden_size: int = Field(default=192, ge=32)
-    """Width of the model."""
-    layers: int = Field(default=4, ge=1)
-    """Transformer blocks."""
-    context: int = Field(default=512, ge=64)
-    """Longest sequence, tokens."""
-
-
-ModelConfig = Annotated[PretrainedModel | InitModel, Field(discriminator="type")]
 
 
 class SamplingConfig(Section):
@@ -240,21 +136,6 @@ class SelectConfig(Section):
     """Distinct proofs kept of one problem."""
     rarity: float = Field(default=0.0, ge=0, le=1)
     """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
-
-
-class SftConfig(Section):
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak of the cosine schedule."""
-    steps: int = Field(default=150, ge=1)
-    """Optimizer steps."""
-    batch_tokens: int = Field(default=4_096, ge=64)
-    """Tokens per optimizer step, padding included."""
-    warmup_steps: int = Field(default=20, ge=0)
-    """Steps of linear warm-up."""
-    weight_decay: float = Field(default=0.05, ge=0)
-    """AdamW's decoupled weight decay."""
-    checkpoint_every: int = Field(default=100, ge=1)
-    """Steps between resumable checkpoints."""
 
 
 class EvaluateConfig(Section):

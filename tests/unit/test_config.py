@@ -36,9 +36,9 @@ def test_shipped_configurations_parse(file: Path) -> None:
     assert IterateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio", "method"}
-"""May be alike everywhere: what the machine or the user's model decides, members of unions, and a baseline that is
-off by default."""
+SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio", "method", "limit"}
+"""May be alike everywhere: what the machine or the user's model decides, members of unions, a baseline that is
+off by default, and how many problems are taken of a file."""
 
 
 def settings(section: Section) -> Iterator[tuple[str, str]]:
@@ -58,7 +58,7 @@ def test_every_knob_is_turned_by_a_shipped_configuration() -> None:
         for name, value in settings(load_config(file)):
             seen.setdefault(name, set()).add(value)
     alike = {name for name, values in seen.items() if len(values) == 1}
-    sections = {"IterateConfig.average", "IterateConfig.cold_sft"}  # None in one of them
+    sections = {"IterateConfig.average", "IterateConfig.cold", "IterateConfig.cold_sft"}  # None in one of them
     assert {name for name in alike - sections if name.rpartition(".")[2] not in SAME} == set()
 
 
