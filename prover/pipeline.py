@@ -117,9 +117,10 @@ class Loop:
         start = model
         self.evaluate(0, model, sets, baselines, seen)
         for number in range(1, config.rounds + 1):
-            learned += self.attempt(number, model, train, learned)
-            examples = self._select(number, train, learned)
-            model = self.train(number, start, examples)
+            new = self.attempt(number, model, train, learned)
+            learned += new
+            examples = self._select(number, train, learned, len(new))
+            model = self.train(number, start, examples, None if config.tune_from == "start" else model)
             self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
@@ -174,7 +175,7 @@ class Loop:
             )
         return model, judged
 
-    def _select(self, number: int, train: Artifact, judged: list[Judged]) -> Artifact:
+    def _select(self, number: int, train: Artifact, judged: list[Judged], fresh: int | None = None) -> Artifact:
         config = self.config
         return select.run(
             self.dir / layout.select(number),
@@ -183,6 +184,9 @@ class Loop:
             prompt=self.prompt,
             config=config.select,
             seed=config.seed,
+            fresh=fresh,
+            series=f"r{number}",
+            progress=self.progress,
         )
 
     def _grammar(self, place: str, train: Artifact, per_problem: int, weight: float) -> Artifact:
@@ -285,17 +289,18 @@ class Loop:
             feedback=feedback,
         )
 
-    def train(self, number: int, start: Model, examples: Artifact) -> Model:
-        """Tune the starting model on everything proved so far; average the two where the configuration asks for it.
+    def train(self, number: int, start: Model, examples: Artifact, last: Model | None = None) -> Model:
+        """Tune a model on what was selected, and average it with the starting model where the configuration asks.
 
-        Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
-        inherited by the next (Polu et al. 2022, arXiv 2202.01344).
+        From the same start each time, errors of one round are not inherited by the next, for proofs of all rounds are
+        in ``examples`` (Polu et al. 2022, arXiv 2202.01344); or from ``last``, what the round before ended with.
+        Averaging is with the start in both cases: that is the model that has the diversity which tuning loses.
         """
         config = self.config
         self.lease.release()
         tuned = sft.run(
             self.dir / layout.sft(number),
-            base=start,
+            base=last or start,
             examples=[examples],
             config=config.sft,
             series=f"r{number}",

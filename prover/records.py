@@ -90,7 +90,11 @@ class Attempt(Record, frozen=True):
 
 
 class TrainingExample(Record, frozen=True):
-    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers."""
+    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers.
+
+    ``difficulty`` is the share of models' first attempts at the problem that did not prove it, 0 to 1; None where no
+    model has tried it.
+    """
 
     id: str
     messages: tuple[ChatMessage, ...]
@@ -98,6 +102,7 @@ class TrainingExample(Record, frozen=True):
     attempt_id: str | None
     weight: float = 1.0
     kind: Literal["proof", "correction", "syntax"] = "proof"
+    difficulty: float | None = None
 
 
 class Checkpoint(Record, frozen=True):

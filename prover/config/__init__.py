@@ -23,6 +23,7 @@ from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, Tr
 from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
+from prover.config.selection import SelectConfig
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
 from prover.config.training import SftConfig
 
@@ -46,6 +47,7 @@ __all__ = [
     "ProblemsConfig",
     "ScriptedEngine",
     "Section",
+    "SelectConfig",
     "SftConfig",
     "TaskVectorAverage",
     "TaskVectors",
@@ -131,13 +133,6 @@ class CorrectConfig(Section):
     """Failed attempts of a problem that are corrected in each turn."""
 
 
-class SelectConfig(Section):
-    per_problem: int = Field(default=4, ge=1)
-    """Distinct proofs kept of one problem."""
-    rarity: float = Field(default=0.0, ge=0, le=1)
-    """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
-
-
 class EvaluateConfig(Section):
     n: int = Field(default=8, ge=1)
     """Attempts per problem."""
@@ -206,6 +201,9 @@ class IterateConfig(StageConfig):
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
+    tune_from: Literal["start", "last"] = "start"
+    """The model that a round's training starts from: ``start``, that of round 0, or ``last``, that of the round before.
+    ``average`` mixes with the model of round 0 either way."""
 
     @field_validator("engine")
     @classmethod

@@ -127,7 +127,7 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
         corrections=sum(_count(made.get(turn.attempts), "attempts") for turn in turns),
         corrections_proved=sum(_count(made.get(turn.verdicts), "proved") for turn in turns),
         examples=_count(made.get(layout.select(number)), "examples"),
-        solved=_count(made.get(layout.select(number)), "problems"),
+        solved=_count(made.get(layout.select(number)), "solved", "problems"),
         seconds=seconds,
     )
 

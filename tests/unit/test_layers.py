@@ -38,6 +38,7 @@ LAYERS = [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
         "prover.conversations", "prover.extraction", "prover.feedback",
         "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean",
+        "prover.found", "prover.selection",
     ],
     ["prover.stages"],
     [
