@@ -244,10 +244,13 @@ def selected(
     *,
     config: SelectConfig,
     prompt: PromptConfig | None = None,
+    fresh: int | None = None,
     seed: int = 0,
     clean: bool = False,
+    progress: Progress | None = None,
 ) -> Artifact:
-    """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts."""
+    """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts; the last ``fresh`` pairs
+    (None: all) are this round's."""
     with run_lock(out):
         source = open_problems(problems, out)
         return select.run(
@@ -257,6 +260,9 @@ def selected(
             prompt=Prompt(prompt or PromptConfig()),
             config=config,
             seed=seed,
+            fresh=fresh,
+            series=out.name,
+            progress=progress,
             clean=clean,
         )
 

@@ -217,6 +217,9 @@ def select(
     attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
     verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
     out: Out,
+    fresh: Annotated[
+        int | None, typer.Option(min=1, help="How many of them, the last ones, are this round's; for select.replay.")
+    ] = None,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
@@ -224,18 +227,28 @@ def select(
     """Choose training examples: proved, distinct, a few for each problem."""
     if len(attempts) != len(verdicts):
         raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
+    if fresh is not None and fresh > len(attempts):
+        raise typer.BadParameter(f"--fresh {fresh} but {len(attempts)} --attempts; it says how many of these are new")
     from prover import single
+    from prover.console import open_progress
+    from prover.report import print_buckets
 
     loaded = stage_config(config, assignments)
-    examples = single.selected(
-        out,
-        problems,
-        list(zip(attempts, verdicts, strict=True)),
-        config=loaded.select,
-        prompt=loaded.prompt,
-        seed=loaded.seed,
-        clean=clean,
-    )
+    if loaded.select.replay is not None and fresh is None and len(attempts) > 1:
+        raise typer.BadParameter("select.replay is set; say with --fresh how many of the last --attempts are new")
+    with open_progress() as progress:
+        examples = single.selected(
+            out,
+            problems,
+            list(zip(attempts, verdicts, strict=True)),
+            fresh=fresh,
+            config=loaded.select,
+            prompt=loaded.prompt,
+            seed=loaded.seed,
+            clean=clean,
+            progress=progress,
+        )
+    print_buckets(examples.path)
     _say("examples", examples.path)
 
 

@@ -30,7 +30,7 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     for table in report.sets:
         console.print(set_table(table, console.width >= WIDE))
     console.print(rounds_table(report, console.width >= WIDE))
-    console.print(_legend(report), style="dim", markup=False)
+    console.print(_legend(report, console.width >= WIDE), style="dim", markup=False)
     if report.owed:
         first = report.owed[0]
         console.print(
@@ -123,6 +123,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]
+    headings += ["new"] if wide else []
     for heading in [*headings, *kinds]:
         grid.add_column(heading, justify="right", no_wrap=True)
     for r in report.rounds:
@@ -133,6 +134,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
             *([f"{r.corrections_proved:,}/{r.corrections:,}" if r.corrections else ""] if corrected else []),
             _number(r.solved),
             _number(r.examples),
+            *([f"{r.new:,}" if r.examples else OWED] if wide else []),
             *(duration(r.seconds[kind]) if kind in r.seconds else OWED for kind in kinds),
         ]
         grid.add_row(*cells, style="" if r.seconds else "dim")
@@ -148,7 +150,7 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else OWED
 
 
-def _legend(report: RunReport) -> str:
+def _legend(report: RunReport, wide: bool) -> str:
     said = ["In percent of problems, with 95 % intervals; proofs: distinct ones."]
     if any(score.beyond for table in report.sets for score in table.scores):
         said.append("beyond: among the problems that the tactic list does not solve.")
@@ -157,6 +159,8 @@ def _legend(report: RunReport) -> str:
     if any(score.model == "tactic list" for table in report.sets for score in table.scores):
         said.append("tactic list: its first k entries.")
     said.append("solved: training problems with a proof so far.")
+    if wide:
+        said.append("new: proofs among the examples that no earlier round found.")
     return " ".join(said)
 
 

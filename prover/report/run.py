@@ -57,6 +57,8 @@ class Round(msgspec.Struct, frozen=True):
     corrections: int = 0
     corrections_proved: int = 0
     examples: int = 0
+    new: int = 0
+    """Proofs among the examples that no earlier round has found."""
     solved: int = 0
     """Training problems with at least one proof, this round and earlier."""
     seconds: dict[str, float] = {}
@@ -127,6 +129,7 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
         corrections=sum(_count(made.get(turn.attempts), "attempts") for turn in turns),
         corrections_proved=sum(_count(made.get(turn.verdicts), "proved") for turn in turns),
         examples=_count(made.get(layout.select(number)), "examples"),
+        new=_count(made.get(layout.select(number)), "new"),
         solved=_count(made.get(layout.select(number)), "solved", "problems"),
         seconds=seconds,
     )
