@@ -16,6 +16,7 @@ import pytest
 from prover import layout
 from prover.artifacts import open_artifact, read_manifest
 from prover.config_file import load_config, open_run
+from prover.errors import ArtifactError
 from prover.pipeline import iterate
 from prover.records import Attempt, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
@@ -216,6 +217,67 @@ def test_a_deleted_shard_comes_back_the_same(run: Path, config: Path, tmp_path: 
     ]
     assert timeless[0] == timeless[1]
     assert (copy / "round_01/select/00000.jsonl").read_bytes() == (run / "round_01/select/00000.jsonl").read_bytes()
+
+
+SMALL = """
+rounds = 2
+tune_from = "last"
+[prompt]
+template = "plain"
+[train]
+source = "jsonl"
+path = "p.jsonl"
+[model]
+type = "init"
+vocab_size = 400
+hidden_size = 32
+layers = 1
+[lean]
+workers = 1
+heartbeats = 5000
+cpu_seconds = 10
+[cold]
+type = "tactics"
+share = 0.5
+tactics = ["by simp", "by rfl", "by omega"]
+[sampling]
+n = 2
+max_tokens = 8
+[select]
+replay = 1.0
+balance = "length"
+[sft]
+learning_rate = 5e-3
+steps = 40
+batch_tokens = 1024
+[average]
+tuned_weight = 0.8
+"""
+
+
+def test_rounds_that_go_on_from_the_last_model(tmp_path: Path) -> None:
+    """Each is tuned from what the round before ended with, and averaged with the model of round 0; a round that proves
+    nothing new goes on with what is known."""
+    file, run = tmp_path / "c.toml", tmp_path / "run"
+    file.write_text(SMALL)
+    sums = [f"theorem t (a b : Nat) : a + {i} + b = b + ({i} + a)" for i in range(24)]
+    lines = [{"id": f"p{i}", "header": "", "formal_statement": text} for i, text in enumerate(sums)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    iterate(load_config(file), run)
+    made = {stage: read_manifest(run / stage) for stage in layout.stages(open_run(run))}
+    start = made["round_00/sft"].fingerprint
+    assert made["round_01/sft"].recipe["base"] == start
+    assert made["round_02/sft"].recipe["base"] == made["round_01/average"].fingerprint
+    for number in (1, 2):
+        tuned = made[f"round_0{number}/sft"].fingerprint
+        assert made[f"round_0{number}/average"].recipe["parts"] == [[tuned, 0.8], [start, pytest.approx(0.2)]]
+        counts = made[f"round_0{number}/select"].counts
+        assert counts["proofs"] and (counts["earlier"] <= counts["new"] or not counts["new"])
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+    iterate(load_config(file), run)
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+    with pytest.raises(ArtifactError, match='tune_from: "last" -> "start"'):
+        iterate(load_config(file, [("tune_from", "start")]), run)
 
 
 def prover(*arguments: str) -> subprocess.CompletedProcess[str]:
