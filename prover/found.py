@@ -67,13 +67,14 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
     """Read everything that was judged. ``seed`` and an attempt's id decide its priority."""
     lists = [read_manifest(attempts.path).stage == "tactics" for attempts, _ in judged]
     blocks: list[NDArray[np.void]] = []
-    starts, repeated = [0], 0
+    starts, total = [0], 0
     statements, draws, tried, proved = array("q"), array("q"), array("i"), array("i")
     for index in range(problems.shards):
         shard = problems.read_shard(index, Problem)
         number = {problem.id: i for i, problem in enumerate(shard)}
         outcomes = [[0, 0] for _ in shard]
         proofs: list[dict[str, tuple[int, ...]]] = [{} for _ in shard]
+        texts: list[set[str]] = [set() for _ in shard]
         for source, place, attempt, is_proof in _judged(index, judged):
             at = number[attempt.problem_id]
             if attempt.turn == 0 and not lists[source]:
@@ -81,9 +82,12 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
                 outcomes[at][1] += is_proof
             if not is_proof or attempt.proof is None:
                 continue
+            total += 1
+            if attempt.proof in texts[at]:  # most repetitions are to the letter: spares reading Lean
+                continue
+            texts[at].add(attempt.proof)
             text = normalise_proof(attempt.proof)
             if text in proofs[at]:
-                repeated += 1
                 continue
             proofs[at][text] = (
                 starts[-1] + at,
@@ -95,22 +99,23 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
                 place,
                 attempt.turn,
             )
-        rows = [row for of_one in proofs for _, row in sorted(of_one.items(), key=lambda i: (len(i[0]), i[0]))]
-        blocks.append(np.array(rows, dtype=PROOF))
+        ranked = [row for of_one in proofs for _, row in sorted(of_one.items(), key=lambda i: (len(i[0]), i[0]))]
+        blocks.append(np.array(ranked, dtype=PROOF))
         statements.extend(derive_seed(*statement_text(problem)) for problem in shard)
         draws.extend(derive_seed(seed, "select", problem.id) for problem in shard)
         tried.extend(outcome[0] for outcome in outcomes)
         proved.extend(outcome[1] for outcome in outcomes)
         starts.append(starts[-1] + len(shard))
         meter.add(1)
+    rows = np.concatenate(blocks) if blocks else np.empty(0, dtype=PROOF)
     return Found(
-        np.concatenate(blocks) if blocks else np.empty(0, dtype=PROOF),
+        rows,
         np.array(starts, dtype=np.int64),
         np.array(statements, dtype=np.int64),
         np.array(draws, dtype=np.int64),
         np.array(tried, dtype=np.int32),
         np.array(proved, dtype=np.int32),
-        repeated,
+        total - len(rows),
     )
 
 

@@ -36,10 +36,11 @@ class Bucket(Record, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """``chosen`` numbers the proofs in the order in which they are written; ``weights`` and ``difficulty`` go with
-    them (NaN: no model has tried the problem)."""
+    """``chosen`` numbers the proofs in the order in which they are written; their ``problems``, ascending, and
+    ``weights`` and ``difficulty`` go with them (NaN: no model has tried the problem)."""
 
     chosen: NDArray[np.int64]
+    problems: NDArray[np.int64]
     weights: NDArray[np.float64]
     difficulty: NDArray[np.float64]
     counts: dict[str, int]
@@ -64,6 +65,7 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
     kept = kept[~easy]
     capped = _capped(found, home, kept, config, fresh)
     chosen = _replayed(found, capped, config.replay, fresh)
+    chosen = chosen[np.argsort(found.proofs["problem"][chosen], kind="stable")]  # out of its statement's, into its own
 
     problem = found.proofs["problem"][chosen]
     statement = home[problem]
@@ -91,7 +93,7 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
         "not replayed": len(capped) - len(chosen),
     }
     buckets = [bucket for by, (of, names) in kinds.items() for bucket in _buckets(by, of, names, weights * examples)]
-    return Choice(chosen, weights, 1 - rates, counts, buckets)
+    return Choice(chosen, problem, weights, 1 - rates, counts, buckets)
 
 
 def _once(found: Found, home: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

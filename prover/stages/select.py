@@ -83,13 +83,11 @@ def _shard(
     index: int, problems: Artifact, judged: Sequence[Judged], prompt: Prompt, found: Found, choice: Choice
 ) -> Iterator[TrainingExample]:
     start, end = found.starts[index], found.starts[index + 1]
-    problem = found.proofs["problem"][choice.chosen]
-    mine = np.flatnonzero((problem >= start) & (problem < end))
-    mine = mine[np.argsort(problem[mine], kind="stable")]
-    if not len(mine):
+    mine = slice(*np.searchsorted(choice.problems, [start, end]).tolist())
+    proofs = found.proofs[choice.chosen[mine]]
+    if not len(proofs):
         return
     shard = problems.read_shard(index, Problem)
-    proofs = found.proofs[choice.chosen[mine]]
     attempts: dict[tuple[int, int], Attempt] = {}
     sources: list[int] = np.unique(proofs["source"]).tolist()
     for source in sources:
