@@ -101,6 +101,18 @@ CheckerName = Annotated[
         show_default=False,
     ),
 ]
+AskedModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        show_default=False,
+        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
+    ),
+]
+Fresh = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many of the --attempts, the last ones, are this round's; for select.replay."),
+]
 Clean = Annotated[bool, typer.Option("--clean", help="Start over instead of going on or refusing another recipe.")]
 
 

@@ -29,7 +29,7 @@ from prover.config import (
     TransformersEngine,
 )
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError, InputError
+from prover.errors import ArtifactError, ConfigError, InputError
 from prover.ground import Ground
 from prover.lean import open_lean
 from prover.models import Model, open_model, served_model
@@ -252,7 +252,14 @@ def selected(
     progress: Progress | None = None,
 ) -> Artifact:
     """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts; the last ``fresh`` pairs
-    (None: all) are this round's."""
+    (None: all) are this round's.
+
+    Raises ConfigError where there are not as many, or where ``config.replay`` needs to be told.
+    """
+    if fresh is not None and fresh > len(judged):
+        raise ConfigError(f"--fresh {fresh} but {len(judged)} --attempts; it says how many of these are new")
+    if config.replay is not None and fresh is None and len(judged) > 1:
+        raise ConfigError("select.replay is set; say with --fresh how many of the last --attempts are new")
     with run_lock(out):
         source = open_problems(problems, out)
         return select.run(

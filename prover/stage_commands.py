@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from prover.options import (
+    AskedModel,
     Cache,
     CheckerName,
     Clean,
     Config,
+    Fresh,
     Project,
     RequireSandbox,
     Set,
@@ -27,14 +29,6 @@ Problems = Annotated[
 ProblemsOption = Annotated[Path, typer.Option("--problems", help="The problems that the attempts are for.")]
 Out = Annotated[Path, typer.Option(help="Folder that the stage writes; run the command again to go on.")]
 ModelDir = Annotated[Path, typer.Option("--model", help="Hugging Face model directory with its tokenizer.")]
-AskedModel = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        show_default=False,
-        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
-    ),
-]
 Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
 Series = Annotated[str, typer.Option(help="Names the attempts; part of their ids and seeds.")]
 
@@ -217,9 +211,7 @@ def select(
     attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
     verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
     out: Out,
-    fresh: Annotated[
-        int | None, typer.Option(min=1, help="How many of them, the last ones, are this round's; for select.replay.")
-    ] = None,
+    fresh: Fresh = None,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
@@ -227,15 +219,11 @@ def select(
     """Choose training examples: proved, distinct, a few for each problem."""
     if len(attempts) != len(verdicts):
         raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
-    if fresh is not None and fresh > len(attempts):
-        raise typer.BadParameter(f"--fresh {fresh} but {len(attempts)} --attempts; it says how many of these are new")
     from prover import single
     from prover.console import open_progress
     from prover.report import print_buckets
 
     loaded = stage_config(config, assignments)
-    if loaded.select.replay is not None and fresh is None and len(attempts) > 1:
-        raise typer.BadParameter("select.replay is set; say with --fresh how many of the last --attempts are new")
     with open_progress() as progress:
         examples = single.selected(
             out,
