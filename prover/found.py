@@ -1,6 +1,6 @@
 """An index of the proofs that were found, for choosing among them: numbers only, the texts stay on the disk.
 
-A proof takes 48 bytes here and a problem 24, so that millions of them fit into a machine's memory; shards are read one
+A proof takes 46 bytes here and a problem 24, so that millions of them fit into a machine's memory; shards are read one
 at a time.
 """
 
@@ -27,9 +27,10 @@ PROOF = np.dtype(
         ("answer", np.int64),  # hash of the whole completion
         ("priority", np.int64),  # which of several are drawn
         ("length", np.int32),  # characters of the normal form
-        ("source", np.int32),  # number of the artifact of attempts
-        ("place", np.int32),  # in that artifact's shard
-        ("turn", np.int32),
+        ("place", np.int32),  # of its first attempt in the shard
+        ("source", np.int16),  # number of that attempt's artifact
+        ("turn", np.int16),
+        ("last", np.int16),  # number of the last artifact that has this proof too
     ]
 )
 
@@ -74,7 +75,7 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
         number = {problem.id: i for i, problem in enumerate(shard)}
         outcomes = [[0, 0] for _ in shard]
         proofs: list[dict[str, tuple[int, ...]]] = [{} for _ in shard]
-        texts: list[set[str]] = [set() for _ in shard]
+        texts: list[dict[str, str]] = [{} for _ in shard]
         for source, place, attempt, is_proof in _judged(index, judged):
             at = number[attempt.problem_id]
             if attempt.turn == 0 and not lists[source]:
@@ -83,11 +84,11 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
             if not is_proof or attempt.proof is None:
                 continue
             total += 1
-            if attempt.proof in texts[at]:  # most repetitions are to the letter: spares reading Lean
-                continue
-            texts[at].add(attempt.proof)
-            text = normalise_proof(attempt.proof)
+            text = texts[at].get(attempt.proof)  # most repetitions are to the letter: spares reading Lean
+            if text is None:
+                text = texts[at][attempt.proof] = normalise_proof(attempt.proof)
             if text in proofs[at]:
+                proofs[at][text] = (*proofs[at][text][:-1], source)
                 continue
             proofs[at][text] = (
                 starts[-1] + at,
@@ -95,9 +96,10 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
                 derive_seed(attempt.completion),
                 derive_seed(seed, "replay", len(judged), attempt.id),
                 len(text),
-                source,
                 place,
+                source,
                 attempt.turn,
+                source,
             )
         ranked = [row for of_one in proofs for _, row in sorted(of_one.items(), key=lambda i: (len(i[0]), i[0]))]
         blocks.append(np.array(ranked, dtype=PROOF))

@@ -48,12 +48,12 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
-    """``fresh`` is the number of the first artifact of attempts that is this round's; what is in those before it is
-    known already. Raises InputError where every proved problem is easier than ``config.max_pass_rate``."""
+    """``fresh`` is the number of the first artifact of attempts that is this round's. Raises InputError where every
+    proved problem is easier than ``config.max_pass_rate``."""
     _, first, inverse = np.unique(found.statements, return_index=True, return_inverse=True)
     home = first[inverse]  # (P,) number of the first problem with the same statement: they count as one
     tried, proved = (np.bincount(home, counted, len(home)) for counted in (found.tried, found.proved))
-    kept, twins = _once(found, home)
+    kept, current, twins = _once(found, home, fresh)
     solved = len(np.unique(found.proofs["problem"]))
 
     easy = ((tried > 0) & (proved > config.max_pass_rate * tried))[home[found.proofs["problem"][kept]]]
@@ -63,8 +63,8 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
             "attempts, so that nothing is left to learn; raise it, or take harder problems"
         )
     kept = kept[~easy]
-    capped = _capped(found, home, kept, config, fresh)
-    chosen = _replayed(found, capped, config.replay, fresh)
+    capped = _capped(found, home, kept, config, current)
+    chosen = _replayed(found, capped, config.replay, current)
     chosen = chosen[np.argsort(found.proofs["problem"][chosen], kind="stable")]  # out of its statement's, into its own
 
     problem = found.proofs["problem"][chosen]
@@ -77,15 +77,16 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
     kinds = {"length": _lengths(found.proofs["length"][chosen]), "difficulty": _difficulties(rates)}
     if config.balance != "none":
         weights = weights * _factors(kinds[config.balance][0], weights * examples)
-    new = int(np.count_nonzero(found.proofs["source"][chosen] >= fresh))
+    now = int(np.count_nonzero(current[chosen]))
     counts = {
         "examples": int(examples.sum()),
         "proofs": len(chosen),
         "corrections": int(examples.sum()) - len(chosen),
         "problems": len(np.unique(problem)),
         "solved": solved,
-        "new": new,
-        "earlier": len(chosen) - new,
+        "new": int(np.count_nonzero(found.proofs["source"][chosen] >= fresh)),
+        "this round": now,
+        "earlier": len(chosen) - now,
         "repeated": found.repeated + twins,
         "repeated elsewhere": twins,
         "too easy": int(np.count_nonzero(easy)),
@@ -96,22 +97,27 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
     return Choice(chosen, problem, weights, 1 - rates, counts, buckets)
 
 
-def _once(found: Found, home: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Proofs without those that an equal statement under another id has too, and how many those are. The earliest
-    stays, of equally early ones that of the first problem."""
+def _once(found: Found, home: NDArray[np.int64], fresh: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
+    """Proofs without those that an equal statement under another id has too; whether this round has proved it so, of
+    each of all proofs; how many are left out. The earliest stays, of equally early ones that of the first problem."""
     proofs = found.proofs
     statement = home[proofs["problem"]]
     order = np.lexsort((proofs["problem"], proofs["source"], proofs["text"], statement))
-    same = (np.diff(statement[order]) == 0) & (np.diff(proofs["text"][order]) == 0)
-    return np.sort(np.delete(order, np.flatnonzero(same) + 1)), int(np.count_nonzero(same))
+    differs = np.ones(len(order), dtype=bool)
+    differs[1:] = (np.diff(statement[order]) != 0) | (np.diff(proofs["text"][order]) != 0)
+    first = np.flatnonzero(differs)
+    current = np.zeros(len(order), dtype=bool)
+    if len(order):
+        current[order[first]] = np.maximum.reduceat(proofs["last"][order], first) >= fresh
+    return np.sort(order[first]), current, len(order) - len(first)
 
 
 def _capped(
-    found: Found, home: NDArray[np.int64], kept: NDArray[np.int64], config: SelectConfig, fresh: int
+    found: Found, home: NDArray[np.int64], kept: NDArray[np.int64], config: SelectConfig, current: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """At most ``config.per_problem`` proofs of a statement: the shortest, and what is drawn of the others.
 
-    With replay the new ones come first, and earlier ones fill up: they are what the round is about.
+    With replay this round's come first, and earlier ones fill up: they are what the round is about.
     """
     statement = home[found.proofs["problem"][kept]]
     order = np.lexsort((kept, found.proofs["length"][kept], statement))  # equally long ones as they lie: by their text
@@ -125,10 +131,8 @@ def _capped(
         if config.replay is None:
             picked = _drawn(these, config.per_problem, drawn)
         else:
-            new = found.proofs["source"][these] >= fresh
-            picked = _drawn([p for p, n in zip(these, new, strict=True) if n], config.per_problem, drawn)
-            earlier = [p for p, n in zip(these, new, strict=True) if not n]
-            picked += _drawn(earlier, config.per_problem - len(picked), drawn)
+            picked = _drawn([p for p in these if current[p]], config.per_problem, drawn)
+            picked += _drawn([p for p in these if not current[p]], config.per_problem - len(picked), drawn)
         ranked[start : start + len(picked)] = picked
         stays[start + len(picked) : end] = False
     return ranked[stays]
@@ -140,12 +144,14 @@ def _drawn(ranked: list[int], number: int, random: random.Random) -> list[int]:
     return [ranked[0], *random.sample(ranked[1:], number - 1)] if number else []
 
 
-def _replayed(found: Found, capped: NDArray[np.int64], replay: float | None, fresh: int) -> NDArray[np.int64]:
-    """Without the earlier proofs that are over the ratio; with all of them where there is nothing new."""
-    new = found.proofs["source"][capped] >= fresh
-    allowed = int(replay * np.count_nonzero(new) + 1e-9) if replay is not None else len(capped)
-    earlier = np.flatnonzero(~new)
-    if not new.any() or len(earlier) <= allowed:
+def _replayed(
+    found: Found, capped: NDArray[np.int64], replay: float | None, current: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Without the earlier proofs that are over the ratio; with all of them where this round proved nothing."""
+    earlier = np.flatnonzero(~current[capped])
+    now = len(capped) - len(earlier)
+    allowed = len(capped) if replay is None or not now else int(replay * now + 1e-9)
+    if len(earlier) <= allowed:
         return capped
     ranked = earlier[np.argsort(found.proofs["priority"][capped[earlier]], kind="stable")]
     return np.delete(capped, ranked[allowed:])

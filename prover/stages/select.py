@@ -64,8 +64,10 @@ def run(
     with progress.stage(f"{series} select".strip(), problems.shards, "shards") as meter:
         found = find(problems, judged, seed, meter)
     choice = choose(found, config, 0 if fresh is None else len(judged) - fresh)
-    if config.replay is not None and choice.counts["proofs"] and not choice.counts["new"]:
-        progress.note(f"{series}: nothing new was proved: all earlier proofs are learned again".removeprefix(": "))
+    if config.replay is not None and choice.counts["proofs"] and not choice.counts["this round"]:
+        progress.note(
+            f"{series}: no proof of this round to learn: all earlier ones are learned again".removeprefix(": ")
+        )
     for index in writer.missing():
         writer.write(index, _shard(index, problems, judged, prompt, found, choice))
     with disk_errors(out):

@@ -257,7 +257,7 @@ tuned_weight = 0.8
 
 def test_rounds_that_go_on_from_the_last_model(tmp_path: Path) -> None:
     """Each is tuned from what the round before ended with, and averaged with the model of round 0; a round that proves
-    nothing new goes on with what is known."""
+    nothing goes on with what is known."""
     file, run = tmp_path / "c.toml", tmp_path / "run"
     file.write_text(SMALL)
     sums = [f"theorem t (a b : Nat) : a + {i} + b = b + ({i} + a)" for i in range(24)]
@@ -272,7 +272,7 @@ def test_rounds_that_go_on_from_the_last_model(tmp_path: Path) -> None:
         tuned = made[f"round_0{number}/sft"].fingerprint
         assert made[f"round_0{number}/average"].recipe["parts"] == [[tuned, 0.8], [start, pytest.approx(0.2)]]
         counts = made[f"round_0{number}/select"].counts
-        assert counts["proofs"] and (counts["earlier"] <= counts["new"] or not counts["new"])
+        assert counts["proofs"] and (counts["earlier"] <= counts["this round"] or not counts["this round"])
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
     iterate(load_config(file), run)
     assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}

@@ -160,18 +160,26 @@ def three_rounds(folder: Path) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize(("replay", "earlier"), [(None, 6), (0, 0), (0.5, 1), (1, 2), (2.5, 5), (99, 6)])
-def test_earlier_proofs_are_replayed_in_proportion_to_new_ones(
+@pytest.mark.parametrize(("replay", "earlier"), [(None, 5), (0, 0), (0.5, 1), (1, 3), (1.5, 4), (99, 5)])
+def test_earlier_proofs_are_replayed_in_proportion_to_those_of_this_round(
     tmp_path: Path, replay: float | None, earlier: int
 ) -> None:
-    """A proof that is found again is no news."""
+    """A proof that is found again is of this round too, though not new."""
     bench = three_rounds(tmp_path)
     found = answers(bench.examples(fresh=1, replay=replay))
-    assert {("p0", "by omega"), ("p4", "by rfl")} < set(found) or not earlier
+    assert {("p0", "by omega"), ("p1", "by simp"), ("p4", "by rfl")} <= set(found)
     counts = read_manifest(tmp_path / "out").counts
-    assert (counts["new"], counts["earlier"], counts["not replayed"]) == (2, earlier, 6 - earlier)
-    assert len(found) == len(set(found)) == 2 + earlier
+    assert (counts["new"], counts["this round"], counts["earlier"]) == (2, 3, earlier)
+    assert counts["not replayed"] == 5 - earlier and counts["repeated"] == 1
+    assert len(found) == len(set(found)) == 3 + earlier
     assert found == answers(bench.examples("again", fresh=1, replay=replay))
+
+
+def test_a_proof_found_again_under_another_id_is_of_this_round(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {"p": ": True", "old": ": 1 = 1"}, {"twin": ": True"})
+    bench.round(Try("p", "by simp"), Try("old", "by rfl"))
+    bench.round(Try("twin", "by  simp"))
+    assert answers(bench.examples(fresh=1, replay=0)) == [("p", "by simp")]
 
 
 def test_each_round_replays_other_proofs(tmp_path: Path) -> None:
@@ -188,7 +196,7 @@ def test_each_round_replays_other_proofs(tmp_path: Path) -> None:
     assert not drawn[0] == drawn[1] == drawn[2]
 
 
-def test_with_replay_new_proofs_go_before_earlier_ones_under_the_cap(tmp_path: Path) -> None:
+def test_with_replay_proofs_of_this_round_go_before_earlier_ones_under_the_cap(tmp_path: Path) -> None:
     bench = Bench(tmp_path, {"p": ": True"})
     bench.round(*(Try("p", f"by {i}") for i in range(8)))
     bench.round(Try("p", "by exact long_one"), Try("p", "by exact long_two"))
@@ -197,14 +205,16 @@ def test_with_replay_new_proofs_go_before_earlier_ones_under_the_cap(tmp_path: P
     assert len(bench.examples("all", fresh=1, per_problem=3)) == 3
 
 
-def test_a_round_without_news_learns_everything_again_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [{"replay": 0}, {"replay": 1, "max_pass_rate": 0.5}])
+def test_a_round_without_proofs_learns_the_earlier_ones_and_says_so(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Or without any that it may learn."""
     bench = Bench(tmp_path, {"p": ": True", "q": ": 1 = 1"}, {"r": ": 2 = 2"})
-    bench.round(Try("p", "by simp"), Try("q", "by rfl"))
-    bench.round(Try("p", "by  simp"), Try("q", "by omega", False), Try("r", "by simp", False))
+    bench.round(Try("p", "by simp"), Try("q", "by rfl"), stage="tactics")
+    bench.round(Try("q", "by omega", False), Try("r", "by simp", False), *[Try("r", "by rfl")] * 9 * (len(config) - 1))
     told = Told()
-    made = bench.select(fresh=1, told=told, replay=0)
+    made = bench.select(fresh=1, told=told, **config)
     assert answers(list(made.read(TrainingExample))) == [("p", "by simp"), ("q", "by rfl")]
-    assert told.notes == ["r1: nothing new was proved: all earlier proofs are learned again"]
+    assert told.notes == ["r1: no proof of this round to learn: all earlier ones are learned again"]
 
 
 def test_difficulty_is_the_share_of_first_attempts_that_failed(tmp_path: Path) -> None:
@@ -329,7 +339,14 @@ def test_a_configuration_that_leaves_the_new_keys_alone_has_the_recipe_that_it_h
 
 
 ROWS = st.lists(
-    st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(0, 3), st.integers(1, 300), st.integers(0, 3)),
+    st.tuples(
+        st.integers(0, 9),
+        st.integers(0, 5),
+        st.integers(0, 3),
+        st.integers(1, 300),
+        st.integers(0, 3),
+        st.integers(0, 3),
+    ),
     max_size=60,
 )
 
@@ -344,17 +361,21 @@ ROWS = st.lists(
     balance=st.sampled_from(["none", "length", "difficulty"]),
 )
 def test_what_always_holds(
-    rows: list[tuple[int, int, int, int, int]],
+    rows: list[tuple[int, int, int, int, int, int]],
     outcomes: list[tuple[int, int]],
     replay: float | None,
     cap: int,
     fresh: int,
     balance: str,
 ) -> None:
-    """Ten problems with seven statements; a proof is a problem, a text, an artifact, a length and a turn."""
-    distinct = {(problem, text): (source, length, turn) for problem, text, source, length, turn in rows}
+    """Ten problems with seven statements; a proof is a problem, a text, an artifact, a length, a turn, and how many
+    artifacts later it was last found."""
+    distinct = {(problem, text): rest for problem, text, *rest in rows}
     proofs = np.array(
-        [(p, t, t, i, length, s, i, turn) for i, ((p, t), (s, length, turn)) in enumerate(sorted(distinct.items()))],
+        [
+            (problem, text, text, i, length, i, source, turn, source + later)
+            for i, ((problem, text), (source, length, turn, later)) in enumerate(sorted(distinct.items()))
+        ],
         dtype=PROOF,
     )
     statements = np.array([5, 6, 7, 5, 8, 9, 10, 5, 9, 11])
@@ -369,8 +390,13 @@ def test_what_always_holds(
     assert len(set(pairs)) == len(pairs)
     assert set(statement) == set(statements[proofs["problem"]]) or replay is not None
     assert max(np.bincount(statement), default=0) <= cap
-    new = int(np.count_nonzero(chosen["source"] >= fresh))
-    assert replay is None or not new or len(chosen) - new <= replay * new + 1e-6
+    last = {
+        (h, t): int(proofs["last"][(statements[proofs["problem"]] == h) & (proofs["text"] == t)].max())
+        for h, t in pairs
+    }
+    now = sum(last[pair] >= fresh for pair in pairs)
+    assert now == made.counts["this round"] >= made.counts["new"]
+    assert replay is None or not now or len(chosen) - now <= replay * now + 1e-6
     assert len(chosen) or not len(proofs)
     examples = 1 + (chosen["turn"] > 0)
     plain = 1 / np.bincount(statement)[statement]
