@@ -1,6 +1,7 @@
 """Training examples as tokens, and the order in which they are seen."""
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ class Tokenized:
 
     def __init__(
         self, tokens: NDArray[np.int32], starts: NDArray[np.int64], prompts: NDArray[np.int32],
-        weights: NDArray[np.float32], ids: list[str], dropped: int,
+        weights: NDArray[np.float32], problems: NDArray[np.uint64], difficulty: NDArray[np.float32], ids: list[str],
+        dropped: int,
     ) -> None:  # fmt: skip
         self.tokens = tokens
         self.starts = starts
@@ -35,6 +37,10 @@ class Tokenized:
         self.prompts = prompts
         """(N,) tokens before the answer."""
         self.weights = weights
+        self.problems = problems
+        """(N,) a hash of each example's problem."""
+        self.difficulty = difficulty
+        """(N,) NaN where it is not known."""
         self.ids = ids
         self.dropped = dropped
         """Examples left out for their length."""
@@ -49,7 +55,7 @@ class Tokenized:
     def digest(self) -> str:
         """Identifies the examples."""
         digest = hashlib.sha256()
-        for part in (self.tokens, self.starts, self.prompts, self.weights):
+        for part in (self.tokens, self.starts, self.prompts, self.weights, self.problems, self.difficulty):
             digest.update(part.tobytes())
         return digest.hexdigest()
 
@@ -61,7 +67,7 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
     answer. Raises TrainingError where the prompt is no prefix of the whole, or an answer is missing.
     """
     tokens, starts = array("i"), array("q", [0])
-    prompts, weights = array("i"), array("f")
+    prompts, weights, problems, difficulty = array("i"), array("f"), array("Q"), array("f")
     ids: list[str] = []
     dropped = 0
     for chunk in _chunks(paths):
@@ -83,15 +89,24 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
             starts.append(len(tokens))
             prompts.append(answer)
             weights.append(example.weight)
+            problems.append(problem_hash(example.problem_id))
+            difficulty.append(math.nan if example.difficulty is None else example.difficulty)
             ids.append(example.id)
     return Tokenized(
         np.array(tokens, dtype=np.int32),
         np.array(starts, dtype=np.int64),
         np.array(prompts, dtype=np.int32),
         np.array(weights, dtype=np.float32),
+        np.array(problems, dtype=np.uint64),
+        np.array(difficulty, dtype=np.float32),
         ids,
         dropped,
     )
+
+
+def problem_hash(problem_id: str) -> int:
+    """64 bits, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(problem_id.encode(), digest_size=8).digest(), "big")
 
 
 def _chunks(paths: Sequence[Path]) -> Iterator[list[TrainingExample]]:
