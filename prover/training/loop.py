@@ -38,9 +38,6 @@ from prover.training.optimizer import rate
 from prover.training.sft import Answers
 
 OnStep = Callable[[TrainingProgress], None]
-_EAGER_TO = 1_024
-"""Tokens up to which the CPU computes attention by plain matrix products. Torch's fused attention for the CPU took half
-of all training time in its backward pass; but its memory does not grow with the square of the length."""
 
 
 def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
@@ -71,8 +68,6 @@ def _train(job: Job, on_step: OnStep | None) -> Checkpoint:
             f"(the context has {context_length(model.config)} tokens, a batch {config.batch_tokens})"
         )
     model.train()
-    if backend.device == "cpu" and int(objective.lengths.max()) <= _EAGER_TO:
-        model.set_attn_implementation("eager")
     backend.prepare(model, config.weight_decay)
     _run(job, backend, objective, recipe, fast, on_step)
     return _finish(job, backend, recipe)
