@@ -24,7 +24,7 @@ from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
+from prover.config.training import LaunchChoice, LaunchConfig, LoraConfig, SftConfig, SingleLaunch, TrainingConfig
 
 __all__ = [
     "AverageConfig",
@@ -40,6 +40,7 @@ __all__ = [
     "LeanChoice",
     "LeanConfig",
     "LinearAverage",
+    "LoraConfig",
     "MiniF2FProblems",
     "ModelConfig",
     "NativeLean",

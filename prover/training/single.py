@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from prover.pretrained import quiet
-from prover.training import state
+from prover.training import lora, state
 from prover.training.optimizer import CLIP, grouped
 
 
@@ -44,4 +44,7 @@ class SingleProcess:
 
     def write(self, folder: Path, dtype: torch.dtype) -> None:
         with quiet():
-            self.model.to(dtype).save_pretrained(folder)
+            if lora.is_adapted(self.model):
+                lora.write(self.model, self.model.state_dict(), folder, dtype)
+            else:
+                self.model.to(dtype).save_pretrained(folder)

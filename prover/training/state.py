@@ -24,10 +24,9 @@ def save(
     """Write the state after ``step`` steps, then delete all others but that of step ``keep``: a kill at any moment
     leaves one to go on from. Frozen weights are left out: they are the base model's."""
     tensors: dict[str, torch.Tensor] = {}
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    seen: set[int] = set()
+    seen = {parameter.data_ptr() for parameter in model.parameters() if not parameter.requires_grad}
     for name, tensor in model.state_dict().items():
-        if name not in frozen and tensor.data_ptr() not in seen:  # tied weights are one tensor under two names
+        if tensor.data_ptr() not in seen:  # tied weights are one tensor under two names
             seen.add(tensor.data_ptr())
             tensors[_WEIGHT + name] = tensor
     for number, moments in optimizer.state_dict()["state"].items():
