@@ -17,7 +17,6 @@ from prover.artifacts import file_digest
 from prover.errors import InputError
 from prover.jsonl import read_jsonl
 from prover.partial import Partial, PartialHeader
-from prover.partial import Partial, PartialHeader
 from prover.progress import Progress, Silent
 from prover.records import Record
 from prover.stages.verify import tell_cached
@@ -55,24 +54,28 @@ def check_jsonl(
     limits: Limits | None = None,
     progress: Progress | None = None,
     toolchain: Startable | None = None,
+    cache: Path | None = None,
 ) -> CheckSummary:
     """Writes a Verdict (or a StatementFailure) for each line of ``source``, in its order.
 
     The whole input is read and found in order before Lean starts; ``output`` appears once it is complete. Until then
     each result is kept in a file beside it as it comes, and the same call goes on from there. ``toolchain`` is Lean,
-    None the installed one. Raises InputError, DiskError and LeanError.
+    None the installed one. ``cache`` is a file of verdicts that are taken from there and kept. Raises InputError,
+    DiskError and LeanError.
     """
-    limits, progress, toolchain = limits or Limits(), progress or Silent(), toolchain or find()
+    limits, progress = limits or Limits(), progress or Silent()
     place = {c.id: number for number, c in enumerate(read_jsonl(source, Candidate, unique="id"))}
     if not output.parent.is_dir():
         raise InputError(f"{output}: its folder does not exist; make it or choose another --out")
+    toolchain = toolchain or find()
     header = PartialHeader(file_digest(source), limits, toolchain.version)
     encoder = msgspec.json.Encoder()
     with Partial(output, header, place) as partial:
         if partial.found:
             progress.note(f"{partial.found:,} of {len(place):,} candidates were checked before; the others are checked")
         with (
-            LeanPool(toolchain, workers) as pool,
+            open_cache(cache, progress.note) as verdicts,
+            LeanPool(toolchain, workers, cache=verdicts) as pool,
             progress.stage("check", len(place) - partial.found, "candidates") as meter,
         ):
             for result in pool.check(_requests(source, limits, partial.has)):
@@ -80,6 +83,7 @@ def check_jsonl(
                 partial.add(result.attempt_id, status, encoder.encode(result))
                 meter.add(1, checks=1, proved=int(status == "proved"))
         partial.finish()
+        tell_cached(pool.stats.cached, output.name, progress)
         statuses = partial.statuses.copy()
     statements = statuses.pop(None, 0)
     return CheckSummary(output, {str(status): count for status, count in statuses.most_common()}, statements)

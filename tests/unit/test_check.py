@@ -120,3 +120,20 @@ def test_two_commands_do_not_write_one_output(source: Path, tmp_path: Path) -> N
         pytest.raises(InputError, match="another process is writing it"),
     ):
         check(source, tmp_path / "v.jsonl", Watch())
+
+
+NEW = {"id": "new", "header": "", "formal_statement": "theorem t0 : True", "proof": "ok"}
+
+
+def test_verdicts_of_another_input_come_from_the_cache(source: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    for name in ("v", "w"):
+        watch = Watch()
+        cache = tmp_path / "cache.sqlite"
+        check_jsonl(
+            source, tmp_path / name, workers=1, progress=watch, toolchain=Scripted(), limits=Limits(), cache=cache
+        )
+        notes += watch.notes
+        source.write_text(source.read_text() + json.dumps(NEW) + "\n")
+    assert lines(tmp_path / "v") == EXPECTED and lines(tmp_path / "w") == [*EXPECTED, ("new", "proved")]
+    assert notes == ["w: 7 verdicts came from the cache"]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,18 +12,22 @@ from prover.pretrained import load_model, load_tokenizer, stored_dtype
 from prover.training.job import TrainingProgress
 from prover.training.loop import train
 
-from .conftest import WORDS
-from .test_sft import greedy, job, weights
+from .conftest import WORDS, example, write_examples
+from .test_sft import greedy, job, stop_at, weights
 
-LORA = {"rank": 4, "alpha": 8.0}
+LORA = {"rank": 8, "alpha": 16.0}
 
 
 @pytest.fixture(scope="module")
 def started(base: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows its letters: adapters change what layers do, not what tokens are."""
+    """A model that can look at its prompt: adapters change what layers do, not what tokens are."""
     out = tmp_path_factory.mktemp("started")
-    train(job(base, examples, out, steps=30))
+    train(job(base, examples, out, steps=130, learning_rate=6e-3))
     return out / "model"
+
+
+def following(word: str) -> str:
+    return WORDS[(WORDS.index(word) + 1) % len(WORDS)]
 
 
 def logits(model: torch.nn.Module, base: Path) -> torch.Tensor:
@@ -31,14 +36,21 @@ def logits(model: torch.nn.Module, base: Path) -> torch.Tensor:
         return model(input_ids=ids).logits
 
 
-def test_adapters_learn_and_merge_to_what_they_compute(started: Path, examples: Path, tmp_path: Path) -> None:
+def test_adapters_learn_and_merge_to_what_they_compute(started: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
     seen: list[TrainingProgress] = []
     base, out = started, tmp_path / "model"
-    train(job(base, examples, tmp_path, steps=100, learning_rate=2e-2, lora=LORA), seen.append)
-    assert seen[-1].loss < 0.2 < 1 < seen[0].loss
-    assert sum(greedy(out, word) == word[::-1] for word in WORDS) > len(WORDS) // 2
+    turned = [
+        msgspec.structs.replace(
+            example(word), messages=(example(word).messages[0], example(following(word)).messages[1])
+        )
+        for word in WORDS
+    ]
+    other = write_examples(tmp_path / "other.jsonl", turned)
+    train(job(base, other, tmp_path, steps=100, learning_rate=1e-2, lora=LORA), seen.append)
+    assert seen[-1].loss < 0.2 < 3 < seen[0].loss
+    assert [greedy(out, word) for word in WORDS] == [following(word)[::-1] for word in WORDS]
     before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -46,7 +58,7 @@ def test_adapters_learn_and_merge_to_what_they_compute(started: Path, examples: 
     adapter = out / "adapter"
     told = json.loads((adapter / "adapter_config.json").read_text())
     assert (adapter / told["base_model_name_or_path"]).resolve() == base.resolve()
-    assert (told["r"], told["lora_alpha"], told["peft_type"]) == (4, 8.0, "LORA")
+    assert (told["r"], told["lora_alpha"], told["peft_type"]) == (8, 16.0, "LORA")
     whole = logits(load_model(out, torch.float32, "cpu"), base)
     applied = logits(PeftModel.from_pretrained(load_model(base, torch.float32, "cpu"), adapter), base)
     assert torch.allclose(whole, applied, atol=1e-4), (whole - applied).abs().max()
@@ -54,21 +66,14 @@ def test_adapters_learn_and_merge_to_what_they_compute(started: Path, examples: 
 
 
 def test_states_hold_adapters_alone_and_resume_to_the_same_bytes(base: Path, examples: Path, tmp_path: Path) -> None:
-    for name, steps in (("whole", None), ("cut", 13)):
-
-        def stop(progress: TrainingProgress, steps: int | None = steps) -> None:
-            if progress.step == steps:
-                raise KeyboardInterrupt
-
-        wanted = job(base, examples, tmp_path / name, lora=LORA, holdout=0.2)
-        if steps is not None:
-            with pytest.raises(KeyboardInterrupt):
-                train(wanted, stop)
-            (state,) = wanted.work.glob("step-*")
-            assert state.name == "step-00000008.safetensors"
-            assert all(".lora_" in n for n in load_file(state) if n.startswith("weight/"))
-            assert state.stat().st_size < (base / "model.safetensors").stat().st_size
-        train(wanted)
+    train(job(base, examples, tmp_path / "whole", lora=LORA))
+    cut = job(base, examples, tmp_path / "cut", lora=LORA)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, stop_at(13))
+    (state,) = cut.work.glob("step-*")
+    assert state.name == "step-00000008.safetensors"
+    assert all(".lora_" in name for name in load_file(state) if name.startswith("weight/"))
+    train(cut)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     files = {
         name: {p.name: p.read_bytes() for p in sorted((tmp_path / name / "model" / "adapter").iterdir())}
