@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST = "checkpoint.json"
+ADAPTER = "adapter"
+"""Folder in a model's directory with the LoRA adapter that makes it of its base model, as PEFT stores it."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".index.json")
 
 
@@ -149,8 +152,9 @@ def placed(output: Path, manifest: Checkpoint) -> Iterator[Path]:
             with disk_reports():
                 yield temporary
             (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-            for file in temporary.iterdir():
-                file.chmod(0o644)  # safetensors writes for the owner alone
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    file.chmod(0o644)  # safetensors writes for the owner alone
                 flush(file)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -182,7 +186,7 @@ def linked(source: Path, output: Path) -> None:
     )
     with placed(output, manifest) as temporary:
         for file in sorted(source.iterdir()):
-            if file.name != MANIFEST:
+            if file.is_file() and file.name != MANIFEST:  # an adapter is named relatively to where it stands
                 try:
                     os.link(file, temporary / file.name)
                 except OSError:

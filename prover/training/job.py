@@ -26,6 +26,16 @@ class SftJob(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; ``auto`` takes bfloat16 where the processor multiplies that fast."""
 
+    @property
+    def curve(self) -> Path:
+        """JSONL of TrainingStep, which grows while training goes on and stays."""
+        return curve_of(self.output)
+
+
+def curve_of(model: Path) -> Path:
+    """Where the training curve of a tuned model lies."""
+    return model.with_name(f"{model.name}.curve.jsonl")
+
 
 Job = SftJob
 
@@ -42,3 +52,5 @@ class TrainingProgress(msgspec.Struct, frozen=True):
     examples: int
     dropped: int
     """Examples longer than the context or the batch, left out."""
+    eval_loss: float | None = None
+    """On the held-out problems, where they were evaluated after this step."""
