@@ -24,13 +24,14 @@ from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
+from prover.config.training import DpoConfig, LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
 
 __all__ = [
     "AverageConfig",
     "BreadcrumbsAverage",
     "CoreProblems",
     "DareAverage",
+    "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
     "InitModel",
@@ -143,6 +144,11 @@ class SelectConfig(Section):
     """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
 
 
+class PairsConfig(Section):
+    per_problem: int = Field(default=4, ge=1)
+    """Pairs kept of one problem."""
+
+
 class EvaluateConfig(Section):
     n: int = Field(default=8, ge=1)
     """Attempts per problem."""
@@ -183,6 +189,10 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    pairs: PairsConfig = PairsConfig()
+    """What is preferred to what, where there is ``dpo``."""
+    dpo: DpoConfig | None = None
+    """Preference optimization of each round's fine-tuned model; None leaves it out."""
     launch: LaunchChoice = SingleLaunch()
     """Where training runs."""
     average: AverageConfig | None = None

@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prover.conversations import answered_ids
 from prover.errors import TrainingError
 from prover.jsonl import read_jsonl
-from prover.records import TrainingExample
+from prover.records import PreferencePair, TrainingExample
 
 _CHUNK = 512
 """Examples tokenized at once."""
@@ -64,18 +64,8 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
     prompts, weights = array("i"), array("f")
     ids: list[str] = []
     dropped = 0
-    for chunk in _chunks(paths):
-        for example in chunk:
-            if len(example.messages) < 2 or example.messages[-1].role != "assistant":
-                raise TrainingError(f"example {example.id}: messages must end with an answer to something")
-        answered = answered_ids(tokenizer, [example.messages for example in chunk], tokenizer.name_or_path)
-        for example, (whole, answer) in zip(chunk, answered):
-            if not 0 < answer < len(whole):
-                raise TrainingError(
-                    f"example {example.id}: the tokens of its prompt are no prefix of the whole conversation, so the "
-                    "loss cannot be kept to the answer; the model's chat template rewrites earlier messages, or the "
-                    "tokenizer merges across them"
-                )
+    for chunk in chunks(paths, TrainingExample):
+        for example, (whole, answer) in zip(chunk, answered(chunk, tokenizer)):
             if len(whole) > longest:
                 dropped += 1
                 continue
@@ -94,12 +84,32 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
     )
 
 
-def _chunks(paths: Sequence[Path]) -> Iterator[list[TrainingExample]]:
-    chunk: list[TrainingExample] = []
+def answered(examples: Sequence[TrainingExample], tokenizer: Any) -> list[tuple[list[int], int]]:
+    """Each conversation's tokens, and at which of them its answer begins. Raises TrainingError as :func:`tokenize`."""
+    for example in examples:
+        if len(example.messages) < 2 or example.messages[-1].role != "assistant":
+            raise TrainingError(f"example {example.id}: messages must end with an answer to something")
+    found = answered_ids(tokenizer, [example.messages for example in examples], tokenizer.name_or_path)
+    for example, (whole, answer) in zip(examples, found):
+        if not 0 < answer < len(whole):
+            raise TrainingError(
+                f"example {example.id}: the tokens of its prompt are no prefix of the whole conversation, so the "
+                "loss cannot be kept to the answer; the model's chat template rewrites earlier messages, or the "
+                "tokenizer merges across them"
+            )
+    return found
+
+
+_Item = TypeVar("_Item", TrainingExample, PreferencePair)
+
+
+def chunks(paths: Sequence[Path], kind: type[_Item]) -> Iterator[list[_Item]]:
+    """The records of all files, some at a time."""
+    chunk: list[_Item] = []
     for path in paths:
         if path.stat().st_size == 0:  # a shard of problems that nothing was proved of
             continue
-        for example in read_jsonl(path, TrainingExample):
+        for example in read_jsonl(path, kind):
             chunk.append(example)
             if len(chunk) == _CHUNK:
                 yield chunk
@@ -140,6 +150,12 @@ def split(lengths: NDArray[np.int64], batch: NDArray[np.int64], budget: int | No
             parts.append(batch[first:i])
             first, widest = i, padded(int(lengths[item]))
     return [*parts, batch[first:]]
+
+
+def dealt(parts: list[NDArray[np.int64]], rank: int, world: int) -> list[NDArray[np.int64]]:
+    """The passes of one process; every process has as many, the last ones empty where they do not come out even."""
+    empty = np.empty(0, dtype=np.int64)
+    return [parts[i] if i < len(parts) else empty for i in range(rank, -(-len(parts) // world) * world, world)]
 
 
 def padded(length: int) -> int:

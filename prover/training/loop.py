@@ -9,6 +9,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,9 @@ from prover.pretrained import (
 )
 from prover.records import Checkpoint
 from prover.training.backend import Backend
-from prover.training.batches import schedule, split, tokenize
-from prover.training.job import Job, TrainingProgress
+from prover.training.batches import dealt, schedule, split, tokenize
+from prover.training.dpo import Preferences, tokenize_pairs
+from prover.training.job import DpoJob, Job, TrainingProgress
 from prover.training.objective import Objective
 from prover.training.optimizer import rate
 from prover.training.sft import Answers
@@ -55,7 +57,7 @@ def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
     tokenizer = load_tokenizer(job.base)
     model = load_model(job.base, torch.float32, device)
     config = job.config
-    objective = Answers(tokenize(job.examples, tokenizer, min(context_length(model.config), config.batch_tokens)))
+    objective = _objective(job, tokenizer, context_length(model.config))
     recipe = _recipe(job, objective)
     done = read_checkpoint(job.output) if job.output.is_dir() else None
     if done is not None and done.recipe == recipe:
@@ -63,7 +65,7 @@ def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
         return done
     if not len(objective.ids):
         raise TrainingError(
-            f"no example to train on: {objective.dropped} were left out for their length "
+            f"nothing to train on: {objective.dropped} were left out for their length "
             f"(the context has {context_length(model.config)} tokens, a batch {config.batch_tokens})"
         )
     model.train()
@@ -71,16 +73,24 @@ def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
         model.set_attn_implementation("eager")
     backend = SingleProcess(model, device, config.weight_decay)
     fast = has_fast_bfloat16(device) if job.precision == "auto" else job.precision == "bfloat16"
+    objective.prepare(backend, job.work, recipe, job.launch.micro_batch_tokens or config.batch_tokens, fast)
     _run(job, backend, objective, recipe, fast, on_step)
     return _finish(job, backend, recipe)
+
+
+def _objective(job: Job, tokenizer: Any, context: int) -> Objective:
+    if isinstance(job, DpoJob):
+        pairs = tokenize_pairs(job.pairs, tokenizer, context, job.config.batch_tokens)
+        return Preferences(pairs, job.config.beta, job.config.sft_weight)
+    return Answers(tokenize(job.examples, tokenizer, min(context, job.config.batch_tokens)))
 
 
 def _run(job: Job, backend: Backend, objective: Objective, recipe: str, fast: bool, on_step: OnStep | None) -> None:
     config, many = job.config, len(objective.ids)
 
-    def tell(steps: int, tokens: int, step: int, loss: float) -> None:
+    def tell(steps: int, tokens: int, step: int, loss: float, accuracy: float | None = None) -> None:
         if on_step:
-            on_step(TrainingProgress(steps, tokens, step, loss, examples=many, dropped=objective.dropped))
+            on_step(TrainingProgress(steps, tokens, step, loss, many, objective.dropped, accuracy))
 
     start = backend.restore(job.work, recipe)
     if start:
@@ -88,20 +98,22 @@ def _run(job: Job, backend: Backend, objective: Objective, recipe: str, fast: bo
     batches = schedule(objective.lengths, config.batch_tokens, job.seed, start, config.steps)
     for step, batch in enumerate(batches, start):
         torch.manual_seed(_hashed(job.seed, step))  # dropout, where a model has it
-        loss, tokens = _step(job, backend, objective, batch, fast, step)
-        tell(1, tokens, step + 1, loss)
+        loss, tokens, accuracy = _step(job, backend, objective, batch, fast, step)
+        tell(1, tokens, step + 1, loss, accuracy)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             backend.save(job.work, recipe, step + 1)
 
 
 def _step(
     job: Job, backend: Backend, objective: Objective, batch: NDArray[np.int64], fast: bool, step: int
-) -> tuple[float, int]:
-    """One optimizer step. Returns the mean loss over the answers' tokens and the number of tokens, padding included."""
+) -> tuple[float, int, float | None]:
+    """One optimizer step. Returns the mean loss over the answers' tokens or over pairs, the number of tokens, padding
+    included, and the share of pairs ranked right."""
     config: TrainingConfig = job.config
-    mine = _dealt(split(objective.lengths, batch, job.launch.micro_batch_tokens), backend.rank, backend.world)
+    mine = dealt(split(objective.lengths, batch, job.launch.micro_batch_tokens), backend.rank, backend.world)
     scale = objective.scale(batch) or 1.0  # nothing weighs anything: the loss is zero however divided
-    shown, count, tokens = torch.zeros((), device=backend.device), 0, 0
+    shown, right = torch.zeros(2, device=backend.device).unbind()
+    count, tokens = 0, 0
     for number, part in enumerate(mine, 1):
         idle = not len(part)  # other processes have a pass more: all must take part in what they do together
         with torch.autocast(backend.device, dtype=torch.bfloat16, enabled=fast):
@@ -109,8 +121,9 @@ def _step(
         backend.backward(sums.loss * (0.0 if idle else 1 / scale), last=number == len(mine))
         if not idle:
             shown, count, tokens = shown + sums.shown, count + sums.covered, tokens + sums.tokens
+            right = right if sums.right is None else right + sums.right
     norm = backend.step(config.learning_rate * rate(step, config.warmup_steps, config.steps))
-    total, over, all_tokens = backend.total(shown.item(), count, tokens)
+    total, over, all_tokens, ranked = backend.total(shown.item(), count, tokens, right.item())
     if not (math.isfinite(total) and math.isfinite(norm)):
         names = ", ".join(objective.ids[i] for i in batch[:4].tolist()) + (", ..." if len(batch) > 4 else "")
         raise TrainingError(
@@ -118,13 +131,7 @@ def _step(
             f"examples {names}; lower {job.kind}.learning_rate or lengthen {job.kind}.warmup_steps; the last saved "
             "state is kept"
         )
-    return total / over, int(all_tokens)
-
-
-def _dealt(parts: list[NDArray[np.int64]], rank: int, world: int) -> list[NDArray[np.int64]]:
-    """The passes of one process; every process has as many, the last ones empty where they do not come out even."""
-    empty = np.empty(0, dtype=np.int64)
-    return [parts[i] if i < len(parts) else empty for i in range(rank, -(-len(parts) // world) * world, world)]
+    return total / over, int(all_tokens), ranked / over if isinstance(job, DpoJob) else None
 
 
 def _hashed(seed: int, step: int) -> int:
