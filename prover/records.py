@@ -99,6 +99,8 @@ class TrainingExample(Record, frozen=True):
     attempt_id: str | None
     weight: float = 1.0
     kind: Literal["proof", "correction", "syntax"] = "proof"
+    difficulty: float | None = None
+    """1 - pass rate of its problem, where that is known."""
 
 
 class PreferencePair(Record, frozen=True):

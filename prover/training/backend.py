@@ -27,12 +27,15 @@ class Backend(Protocol):
         """Each value summed over all processes."""
         ...
 
-    def save(self, work: Path, recipe: str, step: int) -> None:
-        """Write the resumable state after ``step`` steps; older ones go once it is whole."""
+    def save(self, work: Path, recipe: str, step: int, keep: int | None = None) -> None:
+        """Write the resumable state after ``step`` steps; once it is whole, all others go but that of step ``keep``.
+
+        What is frozen is the base model's and need not be in it."""
         ...
 
-    def restore(self, work: Path, recipe: str) -> int:
-        """Load the newest whole state, and say after which step it was taken; 0 where there is none."""
+    def restore(self, work: Path, recipe: str, step: int | None = None) -> int:
+        """Load the state of ``step``, or the newest whole one, and say after which step it was taken; 0 where there is
+        none."""
         ...
 
     def write(self, folder: Path, dtype: torch.dtype) -> None:

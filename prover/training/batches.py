@@ -1,6 +1,7 @@
 """Training examples as tokens, and the order in which they are seen."""
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ class Tokenized:
 
     def __init__(
         self, tokens: NDArray[np.int32], starts: NDArray[np.int64], prompts: NDArray[np.int32],
-        weights: NDArray[np.float32], ids: list[str], dropped: int,
+        weights: NDArray[np.float32], problems: NDArray[np.uint64], difficulty: NDArray[np.float32], ids: list[str],
+        dropped: int,
     ) -> None:  # fmt: skip
         self.tokens = tokens
         self.starts = starts
@@ -35,6 +37,10 @@ class Tokenized:
         self.prompts = prompts
         """(N,) tokens before the answer."""
         self.weights = weights
+        self.problems = problems
+        """(N,) a hash of each example's problem."""
+        self.difficulty = difficulty
+        """(N,) NaN where it is not known."""
         self.ids = ids
         self.dropped = dropped
         """Examples left out for their length."""
@@ -49,9 +55,40 @@ class Tokenized:
     def digest(self) -> str:
         """Identifies the examples."""
         digest = hashlib.sha256()
-        for part in (self.tokens, self.starts, self.prompts, self.weights):
+        for part in (self.tokens, self.starts, self.prompts, self.weights, self.problems, self.difficulty):
             digest.update(part.tobytes())
         return digest.hexdigest()
+
+
+class Rows:
+    """Grows a :class:`Tokenized`, conversation by conversation."""
+
+    def __init__(self) -> None:
+        self._tokens, self._starts = array("i"), array("q", [0])
+        self._prompts, self._weights, self._problems, self._difficulty = array("i"), array("f"), array("Q"), array("f")
+
+    def add(
+        self, whole: list[int], answer: int, *, weight: float, problem_id: str, difficulty: float | None = None
+    ) -> None:
+        """A conversation's tokens, and at which of them its answer begins."""
+        self._tokens.extend(whole)
+        self._starts.append(len(self._tokens))
+        self._prompts.append(answer)
+        self._weights.append(weight)
+        self._problems.append(problem_hash(problem_id))
+        self._difficulty.append(math.nan if difficulty is None else difficulty)
+
+    def tokenized(self, ids: list[str], dropped: int) -> Tokenized:
+        return Tokenized(
+            np.array(self._tokens, dtype=np.int32),
+            np.array(self._starts, dtype=np.int64),
+            np.array(self._prompts, dtype=np.int32),
+            np.array(self._weights, dtype=np.float32),
+            np.array(self._problems, dtype=np.uint64),
+            np.array(self._difficulty, dtype=np.float32),
+            ids,
+            dropped,
+        )
 
 
 def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
@@ -60,8 +97,7 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
     The answer is what the whole conversation has beyond its prompt, which ends with the template's opening of the
     answer. Raises TrainingError where the prompt is no prefix of the whole, or an answer is missing.
     """
-    tokens, starts = array("i"), array("q", [0])
-    prompts, weights = array("i"), array("f")
+    rows = Rows()
     ids: list[str] = []
     dropped = 0
     for chunk in chunks(paths, TrainingExample):
@@ -69,19 +105,14 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
             if len(whole) > longest:
                 dropped += 1
                 continue
-            tokens.extend(whole)
-            starts.append(len(tokens))
-            prompts.append(answer)
-            weights.append(example.weight)
+            rows.add(whole, answer, weight=example.weight, problem_id=example.problem_id, difficulty=example.difficulty)
             ids.append(example.id)
-    return Tokenized(
-        np.array(tokens, dtype=np.int32),
-        np.array(starts, dtype=np.int64),
-        np.array(prompts, dtype=np.int32),
-        np.array(weights, dtype=np.float32),
-        ids,
-        dropped,
-    )
+    return rows.tokenized(ids, dropped)
+
+
+def problem_hash(problem_id: str) -> int:
+    """64 bits, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(problem_id.encode(), digest_size=8).digest(), "big")
 
 
 def answered(examples: Sequence[TrainingExample], tokenizer: Any) -> list[tuple[list[int], int]]:

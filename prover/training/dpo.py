@@ -9,7 +9,6 @@ beside the training state: there is no second model in memory.
 """
 
 import inspect
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from prover.artifacts import disk_errors
 from prover.pretrained import disk_reports, flush
 from prover.records import ChatMessage, PreferencePair, TrainingExample
 from prover.training.backend import Backend
-from prover.training.batches import Tokenized, answered, chunks, dealt, padded, split
+from prover.training.batches import Rows, Tokenized, answered, chunks, dealt, padded, split
 from prover.training.objective import Sums
 from prover.training.sft import IGNORED, collate
 
@@ -42,6 +41,8 @@ class Preferences:
         """Both answers of each pair, each with its prompt; the weight of either is the pair's."""
         self.ids = data.ids
         self.dropped = data.dropped
+        self.problems = data.problems[0::2]
+        self.difficulty = data.difficulty[0::2]
         self.reference = torch.empty(0)
         """(2N,) log-probability of each answer under the base model, nats."""
         self._beta = beta
@@ -129,32 +130,21 @@ def tokenize_pairs(paths: Sequence[Path], tokenizer: Any, context: int, budget: 
     A pair is dropped where an answer with its prompt is longer than ``context``, or both are more than ``budget``.
     Raises TrainingError as :func:`prover.training.batches.tokenize`.
     """
-    tokens, starts = array("i"), array("q", [0])
-    prompts, weights = array("i"), array("f")
+    rows = Rows()
     ids: list[str] = []
     dropped = 0
     for chunk in chunks(paths, PreferencePair):
-        rows = answered([example for pair in chunk for example in _examples(pair)], tokenizer)
+        answers = answered([example for pair in chunk for example in _examples(pair)], tokenizer)
         for number, pair in enumerate(chunk):
-            both = rows[2 * number : 2 * number + 2]
+            both = answers[2 * number : 2 * number + 2]
             longest = max(len(whole) for whole, _ in both)
             if longest > context or 2 * padded(longest) > budget:
                 dropped += 1
                 continue
             for whole, answer in both:
-                tokens.extend(whole)
-                starts.append(len(tokens))
-                prompts.append(answer)
-                weights.append(pair.weight)
+                rows.add(whole, answer, weight=pair.weight, problem_id=pair.problem_id)
             ids.append(pair.id)
-    return Tokenized(
-        np.array(tokens, dtype=np.int32),
-        np.array(starts, dtype=np.int64),
-        np.array(prompts, dtype=np.int32),
-        np.array(weights, dtype=np.float32),
-        ids,
-        dropped,
-    )
+    return rows.tokenized(ids, dropped)
 
 
 def _examples(pair: PreferencePair) -> list[TrainingExample]:

@@ -32,6 +32,10 @@ class Objective(Protocol):
     """Names of the items, for errors."""
     dropped: int
     """Items left out for their length."""
+    problems: NDArray[np.uint64]
+    """(N,) a hash of each item's problem: those of one problem are held out together."""
+    difficulty: NDArray[np.float32]
+    """(N,) from 0, easy, to 1; NaN where it is not known."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:

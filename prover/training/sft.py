@@ -23,6 +23,8 @@ class Answers:
         self.data = data
         self.ids = data.ids
         self.dropped = data.dropped
+        self.problems = data.problems
+        self.difficulty = data.difficulty
 
     @property
     def lengths(self) -> NDArray[np.int64]:

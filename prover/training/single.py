@@ -36,11 +36,11 @@ class SingleProcess:
     def total(self, *values: float) -> tuple[float, ...]:
         return values
 
-    def save(self, work: Path, recipe: str, step: int) -> None:
-        state.save(work, recipe, step, self.model, self._optimizer)
+    def save(self, work: Path, recipe: str, step: int, keep: int | None = None) -> None:
+        state.save(work, recipe, step, self.model, self._optimizer, keep)
 
-    def restore(self, work: Path, recipe: str) -> int:
-        return state.restore(work, recipe, self.model, self._optimizer)
+    def restore(self, work: Path, recipe: str, step: int | None = None) -> int:
+        return state.restore(work, recipe, self.model, self._optimizer, step)
 
     def write(self, folder: Path, dtype: torch.dtype) -> None:
         with quiet():

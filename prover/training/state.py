@@ -1,4 +1,4 @@
-"""Resumable training state on disk: weights, optimizer moments and step, whole or not at all, the newest one kept.
+"""Resumable training state on disk: weights, optimizer moments and step, whole or not at all; two at most are kept.
 
 One safetensors file a state, so that reading one runs no code and a torn one is told by its header.
 """
@@ -18,12 +18,16 @@ _NAME = "step-{:08d}.safetensors"
 _WEIGHT, _MOMENT = "weight/", "moment/"
 
 
-def save(work: Path, recipe: str, step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state after ``step`` steps, then delete older ones: a kill at any moment leaves one to go on from."""
+def save(
+    work: Path, recipe: str, step: int, model: Any, optimizer: torch.optim.Optimizer, keep: int | None = None
+) -> None:
+    """Write the state after ``step`` steps, then delete all others but that of step ``keep``: a kill at any moment
+    leaves one to go on from. Frozen weights are left out: they are the base model's."""
     tensors: dict[str, torch.Tensor] = {}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:  # tied weights are one tensor under two names
+        if name not in frozen and tensor.data_ptr() not in seen:  # tied weights are one tensor under two names
             seen.add(tensor.data_ptr())
             tensors[_WEIGHT + name] = tensor
     for number, moments in optimizer.state_dict()["state"].items():
@@ -41,14 +45,16 @@ def save(work: Path, recipe: str, step: int, model: Any, optimizer: torch.optim.
         finally:
             temporary.unlink(missing_ok=True)
         flush(work)
+        kept = (target, work / _NAME.format(keep or step))
         for old in found(work):
-            if old != target:
+            if old not in kept:
                 old.unlink()
 
 
-def restore(work: Path, recipe: str, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest state and return its step; 0 where there is none. Raises TrainingError for another job's."""
-    states = found(work)
+def restore(work: Path, recipe: str, model: Any, optimizer: torch.optim.Optimizer, step: int | None = None) -> int:
+    """Load the state of ``step``, or the newest, and return its step; 0 where there is none. Raises TrainingError for
+    another job's."""
+    states = found(work) if step is None else [work / _NAME.format(step)]
     if not states:
         return 0
     file = states[-1]
