@@ -63,6 +63,14 @@ def sft(number: int) -> str:
     return f"{round_folder(number)}/sft"
 
 
+def pairs(number: int) -> str:
+    return f"{round_folder(number)}/pairs"
+
+
+def dpo(number: int) -> str:
+    return f"{round_folder(number)}/dpo"
+
+
 def average(number: int) -> str:
     return f"{round_folder(number)}/average"
 
@@ -117,6 +125,9 @@ def _stages(config: IterateConfig) -> Iterator[str]:
             yield from _both(corrected(number, turn))
         yield select(number)
         yield sft(number)
+        if config.dpo:
+            yield pairs(number)
+            yield dpo(number)
         if config.average:
             yield average(number)
         yield from _evaluation(evaluated(number, name) for name in names)

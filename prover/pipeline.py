@@ -20,6 +20,7 @@ from prover.errors import ArtifactError
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
+from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
 from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
@@ -119,7 +120,7 @@ class Loop:
         for number in range(1, config.rounds + 1):
             learned += self.attempt(number, model, train, learned)
             examples = self._select(number, train, learned)
-            model = self.train(number, start, examples)
+            model = self.train(number, start, examples, train, learned)
             self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
@@ -286,8 +287,9 @@ class Loop:
             feedback=feedback,
         )
 
-    def train(self, number: int, start: Model, examples: Artifact) -> Model:
-        """Tune the starting model on everything proved so far; average the two where the configuration asks for it.
+    def train(self, number: int, start: Model, examples: Artifact, train: Artifact, judged: list[Judged]) -> Model:
+        """Tune the starting model on everything proved so far, then on preferences and average it with the start where
+        the configuration asks for it.
 
         Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
         inherited by the next (Polu et al. 2022, arXiv 2202.01344).
@@ -304,6 +306,7 @@ class Loop:
             seed=config.seed + number,
             progress=self.progress,
         )
+        tuned = preferring(tuned, self.dir, number, config, train, judged, self.progress)
         if config.average is None:
             return tuned
         return average.run(

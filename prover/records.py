@@ -12,6 +12,7 @@ __all__ = [
     "Checkpoint",
     "InformalProblem",
     "Message",
+    "PreferencePair",
     "Premise",
     "Problem",
     "Record",
@@ -100,6 +101,24 @@ class TrainingExample(Record, frozen=True):
     kind: Literal["proof", "correction", "syntax"] = "proof"
     difficulty: float | None = None
     """1 - pass rate of its problem, where that is known."""
+
+
+class PreferencePair(Record, frozen=True):
+    """What DPO reads: two answers to one prompt, of which Lean accepted the first and refused the second.
+
+    ``messages`` are the prompt alone. Of kind ``proof`` both answers were given to it; of kind ``correction`` the
+    rejected one was, and the chosen one came of correcting it.
+    """
+
+    id: str
+    problem_id: str
+    messages: tuple[ChatMessage, ...]
+    chosen: str
+    rejected: str
+    chosen_attempt_id: str
+    rejected_attempt_id: str
+    weight: float = 1.0
+    kind: Literal["proof", "correction"] = "proof"
 
 
 class Checkpoint(Record, frozen=True):

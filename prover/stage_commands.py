@@ -94,7 +94,7 @@ def sample(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", attempts.path)
+    say("attempts", attempts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -133,7 +133,7 @@ def verify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", verdicts.path)
+    say("verdicts", verdicts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -170,7 +170,7 @@ def certify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", raised.path)
+    say("verdicts", raised.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -208,7 +208,7 @@ def correct(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", corrections.path)
+    say("attempts", corrections.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -236,7 +236,7 @@ def select(
         seed=loaded.seed,
         clean=clean,
     )
-    _say("examples", examples.path)
+    say("examples", examples.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -385,7 +385,7 @@ def evaluate(
     print_scores(scores.path)
 
 
-def _say(what: str, path: Path) -> None:
+def say(what: str, path: Path) -> None:
     """Name the artifact on stdout and its counts, so that the next command can be written from it."""
     from prover.artifacts import read_manifest
 

@@ -26,6 +26,7 @@ from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
 from prover.config.training import (
     DeepSpeedLaunch,
+    DpoConfig,
     LaunchChoice,
     LaunchConfig,
     LoraConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "CoreProblems",
     "DareAverage",
     "DeepSpeedLaunch",
+    "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
     "InitModel",
@@ -153,6 +155,11 @@ class SelectConfig(Section):
     """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
 
 
+class PairsConfig(Section):
+    per_problem: int = Field(default=4, ge=1)
+    """Pairs kept of one problem."""
+
+
 class EvaluateConfig(Section):
     n: int = Field(default=8, ge=1)
     """Attempts per problem."""
@@ -193,6 +200,10 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    pairs: PairsConfig = PairsConfig()
+    """What is preferred to what, where there is ``dpo``."""
+    dpo: DpoConfig | None = None
+    """Preference optimization of each round's fine-tuned model; None leaves it out."""
     launch: LaunchChoice = SingleLaunch()
     """Where training runs."""
     average: AverageConfig | None = None

@@ -55,6 +55,20 @@ class SftConfig(TrainingConfig):
     """Supervised fine-tuning on the answers of selected examples."""
 
 
+class DpoConfig(TrainingConfig):
+    """Direct preference optimization (arXiv 2305.18290) of the fine-tuned model on pairs of answers."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak of the cosine schedule; well below that of fine-tuning."""
+    steps: int = Field(default=50, ge=1)
+    """Optimizer steps."""
+    beta: float = Field(default=0.1, gt=0)
+    """How dear it is to leave the fine-tuned model: the larger, the nearer the tuned model stays to it."""
+    sft_weight: float = Field(default=1.0, ge=0)
+    """Weight of the chosen answer's loss per token beside the preference (arXiv 2404.19733); 0 is plain DPO, under
+    which the chosen answers may become less likely too."""
+
+
 class LaunchConfig(Section):
     """What every way to run a training has."""
 

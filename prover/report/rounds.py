@@ -139,7 +139,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     return grid
 
 
-_KINDS = ("sample", "verify", "correct", "sft", "average", "evaluate")
+_KINDS = ("sample", "verify", "correct", "sft", "dpo", "average", "evaluate")
 _LONGEST = ("verify", "sft", "evaluate")
 """What narrow terminals show: sampling runs beside checking, which ends last."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from prover.errors import ProverError
-from prover.training.job import SftJob
+from prover.training.job import read_job
 from prover.training.loop import train
 
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m prover.training.process JOB.json", file=sys.stderr)
         return 2
     try:
-        job = SftJob.model_validate_json(Path(argv[0]).read_text(encoding="utf-8"))
+        job = read_job(Path(argv[0]))
         encoder = msgspec.json.Encoder()
         train(job, lambda progress: print(encoder.encode(progress).decode(), flush=True))
     except (ProverError, OSError, ValueError) as error:

@@ -158,7 +158,9 @@ class ZeroProcess:
                 if folder is not None:
                     tensors[name] = (parameter if exact is None else exact).detach().to("cpu", dtype, copy=True)
         if folder is not None:
-            stored = {name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())}
+            stored = {
+                name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())
+            }
             with quiet():
                 module.save_pretrained(folder, state_dict={**tensors, **stored})
         torch.distributed.barrier()

@@ -40,7 +40,7 @@ def test_every_command_of_the_issue_is_there() -> None:
     group: Any = typer.main.get_command(app)
     assert set(group.commands) == {
         *("setup", "doctor", "check", "problems", "init-model", "iterate", "inspect", "serve-lean"),
-        *("sample", "verify", "certify", "correct", "select", "sft", "average", "evaluate"),
+        *("sample", "verify", "certify", "correct", "select", "sft", "pairs", "dpo", "average", "evaluate"),
     }
     assert all(command.help for command in group.commands.values())
 

@@ -42,9 +42,9 @@ LAYERS = [
     ["prover.stages"],
     [
         "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
-        "prover.report", "prover.serving",
+        "prover.report", "prover.serving", "prover.preference",
     ],
-    ["prover.cli", "prover.stage_commands", "prover.options", "prover.__main__"],
+    ["prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.options", "prover.__main__"],
 ]  # fmt: skip
 """Lowest first; a module imports from its own layer and those below."""
 
