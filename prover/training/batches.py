@@ -206,7 +206,7 @@ def schedule(
     where it is given."""
     step, number = 0, 0
     while step < steps:
-        ordered = split(lengths, first, budget) if first is not None and number == 0 else None
+        ordered = _cut(lengths, first, budget) if first is not None and number == 0 else None
         for batch in ordered or epoch(lengths, budget, seed, number):
             if step >= steps:
                 return
