@@ -58,7 +58,7 @@ def test_every_knob_is_turned_by_a_shipped_configuration() -> None:
         for name, value in settings(load_config(file)):
             seen.setdefault(name, set()).add(value)
     alike = {name for name, values in seen.items() if len(values) == 1}
-    sections = {"IterateConfig.average", "IterateConfig.cold", "IterateConfig.cold_sft"}  # None in one of them
+    sections = {f"IterateConfig.{name}" for name in ("average", "cold", "cold_sft", "dpo")}  # None in one of them
     assert {name for name in alike - sections if name.rpartition(".")[2] not in SAME} == set()
 
 
