@@ -48,7 +48,7 @@ def run(
             "sample more (sampling.n, sampling.temperature), take easier problems, or use a [cold] start"
         )
     from prover.training.job import SftJob
-    from prover.training.loop import train  # late: imports torch
+    from prover.training.launch import run as launch_training
 
     job = SftJob(
         config=config,
@@ -60,6 +60,6 @@ def run(
         seed=seed,
     )
     with progress.stage(f"{series} sft", config.steps, "steps") as meter:
-        result = train(job, lambda p: meter.add(p.steps, tokens=p.tokens))
+        result = launch_training(job, lambda p: meter.add(p.steps, tokens=p.tokens))
     writer.finish({"steps": result.step})
     return model

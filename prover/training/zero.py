@@ -11,8 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import torch
 
 from prover.artifacts import disk_errors
@@ -28,7 +29,7 @@ from prover.training.zero_options import options
 Values = Callable[[str], torch.Tensor]
 
 
-class Fragment(NamedTuple):
+class Fragment(msgspec.Struct, frozen=True):
     """What this process holds of a trained parameter: ``count`` elements from ``start`` on of the flat tensor."""
 
     name: str
@@ -158,7 +159,9 @@ class ZeroProcess:
                 if folder is not None:
                     tensors[name] = (parameter if exact is None else exact).detach().to("cpu", dtype, copy=True)
         if folder is not None:
-            stored = {name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())}
+            stored = {
+                name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())
+            }
             with quiet():
                 module.save_pretrained(folder, state_dict={**tensors, **stored})
         torch.distributed.barrier()

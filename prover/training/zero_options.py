@@ -76,5 +76,7 @@ def read_options(path: Path) -> dict[str, Any]:
     named = [*added, *(f"zero_optimization.{key}" for key in added.get("zero_optimization", {}))]
     for key in named:
         if key in OURS:
-            raise ConfigError(f"launch.config: {path} sets {key}, which is not DeepSpeed's to decide here; set {OURS[key]}")
+            raise ConfigError(
+                f"launch.config: {path} sets {key}, which is not DeepSpeed's to decide here; set {OURS[key]}"
+            )
     return added
