@@ -29,13 +29,14 @@ def memory_errors(launch: LaunchChoice) -> Iterator[None]:
 
 
 def _advice(launch: LaunchChoice) -> str:
-    passes = launch.micro_batch_tokens
-    first = f"lower launch.micro_batch_tokens (now {'the whole batch' if passes is None else passes})"
+    passes = "the whole batch" if launch.micro_batch_tokens is None else launch.micro_batch_tokens
+    ways = [f"lower launch.micro_batch_tokens (now {passes})"]
     if not isinstance(launch, DeepSpeedLaunch):
-        return f"{first}, or split the model over several processes (launch.type = 'deepspeed'); the last state is kept"
-    further = [
-        f"raise launch.zero (now {launch.zero})" if launch.zero < 3 else "",
-        "add processes",
-        f"set launch.offload (now {launch.offload!r})" if launch.offload != "parameters" else "",
-    ]
-    return f"{first}, {', '.join(filter(None, further[:-1]))}{' or ' + further[-1] if further[-1] else ''}; the last state is kept"
+        ways.append("split the model over several processes (launch.type = 'deepspeed')")
+    else:
+        ways.append("start more processes")
+        if launch.zero < 3:
+            ways.append(f"raise launch.zero (now {launch.zero})")
+        if launch.offload != "parameters":
+            ways.append(f"set launch.offload (now {launch.offload!r})")
+    return f"{', '.join(ways[:-1])} or {ways[-1]}; the last saved state is kept"

@@ -11,8 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import torch
 
 from prover.artifacts import disk_errors
@@ -28,7 +29,7 @@ from prover.training.zero_options import options
 Values = Callable[[str], torch.Tensor]
 
 
-class Fragment(NamedTuple):
+class Fragment(msgspec.Struct, frozen=True):
     """What this process holds of a trained parameter: ``count`` elements from ``start`` on of the flat tensor."""
 
     name: str

@@ -22,7 +22,7 @@ from prover.training.batches import dealt, split
 from prover.training.dpo import Preferences, answer_logps, tokenize_pairs
 from prover.training.job import DpoJob, SftJob, TrainingProgress, read_job
 from prover.training.loop import train
-from prover.training.sft import collate
+from prover.training.packing import Packer, lay_out
 from prover.training.single import SingleProcess
 
 from .conftest import WORDS
@@ -157,13 +157,13 @@ def test_a_step_raises_the_chosen_and_lowers_the_rejected(base: Path, pairs: Pat
     objective = prepared(base, pairs, tmp_path)
     model, items = load_model(base, torch.float32, "cpu"), np.arange(len(WORDS))
     rows = np.arange(2 * len(WORDS))
-    before, _ = answer_logps(model, objective.data, rows, "cpu")
+    before, _ = answer_logps(Packer(), model, objective.data, rows, "cpu")
     objective.sums(model, items, "cpu").loss.backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 1e-3 * parameter.grad
-    after, _ = answer_logps(model, objective.data, rows, "cpu")
+    after, _ = answer_logps(Packer(), model, objective.data, rows, "cpu")
     gained = (after - before).detach()
     assert gained[0::2].sum() > 0 > gained[1::2].sum()
 
@@ -242,7 +242,7 @@ def test_a_pair_is_as_long_as_its_two_rows_of_padding(base: Path, pairs: Path) -
     lengths = Preferences(data, 0.1, 0.0).lengths
     for part in split(lengths, np.arange(len(lengths)), 96):
         rows = np.stack([2 * part, 2 * part + 1], axis=1).ravel()
-        assert collate(data, rows)[0].numel() <= 96
+        assert len(lay_out(data, rows).tokens) <= 96
 
 
 def test_long_pairs_are_dropped_and_counted(base: Path, tmp_path: Path) -> None:
