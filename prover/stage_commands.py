@@ -269,7 +269,12 @@ def average(
         Path | None, typer.Option(help="The model that they were tuned from: go average.tuned_weight of the way.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="0.5,0.6,...", help="Try these as average.tuned_weight, keep the best.")
+        str | None,
+        typer.Option(
+            metavar="0.5,0.6,...",
+            show_default="average.sweep",
+            help="Try these as average.tuned_weight, keep the best on --problems.",
+        ),
     ] = None,
     problems: Annotated[
         Path | None, typer.Option(help="Problems that a sweep is evaluated on, as `prover evaluate` takes them.")
@@ -287,15 +292,22 @@ def average(
         raise typer.BadParameter(f"{len(models)} models need as many --weight options, with a sum above 0")
     loaded = stage_config(config, assignments, workers=workers, project=lean_project)
     parts = list(zip(models, weights, strict=True))
-    if sweep is None:
+    from prover.console import open_progress
+
+    if sweep is None and problems is None:
         from prover import single
 
-        mean = single.averaged(out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean)
+        with open_progress() as progress:
+            mean = single.averaged(
+                out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean, progress=progress
+            )
         typer.echo(f"model: {mean.path}")
         return
+    tried = _numbers(sweep) if sweep is not None else loaded.average.sweep if loaded.average else ()
+    if not tried:
+        raise typer.BadParameter("--problems is what a sweep chooses on: give --sweep too, or set average.sweep")
     if base is None or problems is None:
         raise typer.BadParameter("--sweep needs --base DIR, which the models were tuned from, and --problems")
-    from prover.console import open_progress
     from prover.report.sweep import print_sweep
     from prover.sweep import swept
 
@@ -305,7 +317,7 @@ def average(
             parts,
             base,
             problems,
-            tuned_weights=_numbers(sweep),
+            tuned_weights=tried,
             config=loaded,
             require_sandbox=require_sandbox,
             clean=clean,

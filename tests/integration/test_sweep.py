@@ -105,10 +105,12 @@ def test_sweeps_of_task_vectors_and_mistakes(models: Path, tmp_path: Path) -> No
     base, tuned = models / "base" / "model", models / "tuned" / "model"
     for method in ("ties", "dare", "breadcrumbs"):
         chosen = ["--base", base, "--out", tmp_path / method, "-s", f"average.method={method}"]
-        said = prover("average", tuned, tuned, *chosen)
-        assert f"model: {tmp_path / method / 'model'}" in said
+        done = CliRunner().invoke(app, ["average", *(str(a) for a in (tuned, tuned, *chosen))])
+        assert f"model: {tmp_path / method / 'model'}" in done.stdout
+        assert f"{method} average: done, 11 tensors" in done.stderr
     for arguments, line in (
         (["average", tuned, "-s", "average.method=ties"], "ties keeps changes from a base model; name it with --base"),
+        (["average", tuned, "--problems", "p"], "give --sweep too, or set average.sweep"),
         (["average", tuned, "--sweep", "0.5"], "--sweep needs --base DIR"),
         (["average", tuned, "--base", base, "--sweep", "0.5,x", "--problems", "p"], "write numbers with commas"),
         (["average", tuned, "--base", base, "--sweep", "1.5", "--problems", "p"], "--sweep 1.5: tuned_weight: Input"),
