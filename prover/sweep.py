@@ -185,7 +185,9 @@ def check_apart(validation: Artifact, train: Artifact, sets: Mapping[str, Artifa
                 "choose on problems that nothing is reported on"
             )
     if number := len(known & set(_statements(train))):
-        progress.note(f"{number:,} of the problems in average.validate_on are training problems: favours large weights")
+        progress.note(
+            f"{number:,} of the problems in average.validate_on are training problems: that favours large weights"
+        )
 
 
 def _statements(problems: Artifact) -> dict[str, str]:

@@ -8,15 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from prover import layout
-from prover.artifacts import open_artifact, read_manifest
+from prover.artifacts import Artifact, ArtifactWriter, open_artifact, read_manifest
 from prover.cli import app
 from prover.config_file import load_config, open_run
 from prover.errors import ConfigError
 from prover.pipeline import iterate
 from prover.pretrained import read_checkpoint
-from prover.records import Attempt
+from prover.progress import Silent
+from prover.records import Attempt, Problem
 from prover.report.run import read_run
-from prover.sweep import SweepPoint, best
+from prover.sweep import SweepPoint, best, check_apart
 
 TEXTS = {"comm": "a + b = b + a", "left": "a ≤ a + b", "right": "b ≤ a + b", "zero": "a + 0 = a", "self": "b = b"}
 CONFIG = """
@@ -70,7 +71,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loop_sweep")
     (folder / "config.toml").write_text(CONFIG)
     write_problems(folder / "train.jsonl", "t", TEXTS)
-    write_problems(folder / "valid.jsonl", "v", {"two": "a ≤ a + 2 * b", "known": TEXTS["comm"]})
+    write_problems(folder / "valid.jsonl", "v", {"two": "a ≤ a + 2 * b", "four": "a ≤ a + 4 * b"})
     write_problems(folder / "heldout.jsonl", "h", {"three": "a ≤ a + 3 * b"})
     return folder / "config.toml"
 
@@ -113,6 +114,8 @@ def test_the_report_shows_what_was_chosen(run: Path) -> None:
     assert "average" in read_run(run).rounds[1].seconds
     said = CliRunner().invoke(app, ["inspect", str(run)], env={"COLUMNS": "140"}).stdout
     assert "averages: tuned weights on 2 validation problems" in said and "best" in said
+    said = CliRunner().invoke(app, ["inspect", str(run), "--stage", layout.average(1)], env={"COLUMNS": "140"}).stdout
+    assert "points 2" in said and "pass@2" in said and "best" in said
     said = CliRunner().invoke(app, ["inspect", str(run), "--problem", "v_two"], env={"COLUMNS": "140"}).stdout
     assert "round 1 tuned weight 0.02: 2 attempts" in said and "round 1 tuned weight 1: 2 attempts" in said
 
@@ -139,13 +142,29 @@ def test_a_killed_sweep_goes_on_to_the_same(run: Path, config: Path, tmp_path: P
     assert sorted(p.relative_to(copy) for p in copy.rglob("*")) == sorted(p.relative_to(run) for p in run.rglob("*"))
 
 
-def test_what_is_reported_is_never_chosen_on(run: Path, config: Path, tmp_path: Path) -> None:
-    for name in ("train.jsonl", "valid.jsonl", "config.toml"):
-        shutil.copy(config.parent / name, tmp_path)
-    write_problems(tmp_path / "heldout.jsonl", "other", {"name": "a ≤  a + 2 * b"})
-    with pytest.raises(ConfigError, match=r"average.validate_on has other_name, and so has evaluate_on.heldout"):
-        iterate(load_config(tmp_path / "config.toml"), tmp_path / "run")
-    text = CONFIG.replace("valid.jsonl", "heldout.jsonl")
-    (tmp_path / "config.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"average.validate_on has the problems of evaluate_on.heldout"):
-        load_config(tmp_path / "config.toml")
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def problem_set(folder: Path, **statements: str) -> Artifact:
+    writer = ArtifactWriter(folder, {"stage": "problems"}, 1)
+    writer.write(0, [Problem(id=ident, header="", formal_statement=text) for ident, text in statements.items()])
+    return writer.finish({"problems": len(statements)})
+
+
+def test_what_is_reported_is_never_chosen_on(tmp_path: Path) -> None:
+    """Under whatever name, however it is spaced. Training problems there are no mistake, but worth a word."""
+    valid = problem_set(tmp_path / "valid", a="theorem t.a (n : Nat) : n = n", b="theorem t (t : Nat) : t + 0 = t")
+    train = problem_set(tmp_path / "train", c="theorem c (t : Nat) :\n  t + 0 = t", d="theorem d : True")
+    apart = problem_set(tmp_path / "apart", e="theorem t.a (m : Nat) : m = m", f="theorem f (n : Int) : n = n")
+    same = problem_set(tmp_path / "same", g="theorem g : True", h="theorem other (n : Nat) :  n = n")
+    notes = Notes()
+    check_apart(valid, train, {"apart": apart}, notes)
+    (line,) = notes.lines
+    assert line.startswith("1 of the problems in average.validate_on are training problems")
+    with pytest.raises(ConfigError, match=r"average.validate_on has h, and so has evaluate_on.same"):
+        check_apart(valid, train, {"apart": apart, "same": same}, notes)

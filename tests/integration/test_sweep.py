@@ -97,6 +97,13 @@ def test_a_sweep_keeps_the_best_and_goes_on_where_it_was(models: Path, tmp_path:
     kept = {p: p.stat().st_mtime_ns for p in out.glob("weight_0*/verdicts/*")}
     assert kept and all(before[p] == time for p, time in kept.items()), "what was finished is not done again"
 
+    # the same weights from a configuration, as `prover iterate` reads it
+    (models / "c.toml").write_text(
+        '[average]\nsweep = [1, 0.02]\n[average.validate_on]\nsource = "jsonl"\npath = "p.jsonl"\n'
+    )
+    place = command.index("--sweep")
+    assert prover(*command[:place], *command[place + 2 :], "--config", models / "c.toml") == said
+
     trial = CliRunner().invoke(app, [str(a) for a in [*command, "-s", "average.method=ties"]])
     assert trial.exit_code == 2 and "was made by another recipe" in trial.stderr
 
