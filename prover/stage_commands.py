@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from prover.options import (
+    AskedModel,
     Cache,
     CheckerName,
     Clean,
@@ -15,6 +16,7 @@ from prover.options import (
     Set,
     Workers,
     given,
+    numbers,
     stage_config,
 )
 
@@ -27,14 +29,6 @@ Problems = Annotated[
 ProblemsOption = Annotated[Path, typer.Option("--problems", help="The problems that the attempts are for.")]
 Out = Annotated[Path, typer.Option(help="Folder that the stage writes; run the command again to go on.")]
 ModelDir = Annotated[Path, typer.Option("--model", help="Hugging Face model directory with its tokenizer.")]
-AskedModel = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        show_default=False,
-        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
-    ),
-]
 Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
 Series = Annotated[str, typer.Option(help="Names the attempts; part of their ids and seeds.")]
 
@@ -312,7 +306,7 @@ def average(
             )
         typer.echo(f"model: {mean.path}")
         return
-    tried = _numbers(sweep) if sweep is not None else loaded.average.sweep if loaded.average else ()
+    tried = numbers("--sweep", sweep) if sweep is not None else loaded.average.sweep if loaded.average else ()
     if not tried:
         raise typer.BadParameter("--problems is what a sweep chooses on: give --sweep too, or set average.sweep")
     if base is None or problems is None:
@@ -334,13 +328,6 @@ def average(
         )
     print_sweep(points.path)
     typer.echo(f"model: {out / 'model'}")
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--sweep {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 @app.command(rich_help_panel=PANEL)
