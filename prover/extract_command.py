@@ -60,7 +60,8 @@ def extract(
             progress=progress,
         )
     for what, artifact in seeds._asdict().items():
-        counts = ", ".join(f"{count:,} {key}" for key, count in read_manifest(artifact.path).counts.items())
+        counted = sorted(read_manifest(artifact.path).counts.items(), key=lambda item: item[0].startswith("no "))
+        counts = ", ".join(f"{count:,} {key}" for key, count in counted)
         typer.echo(f"{what}: {artifact.path} ({counts})")
 
 

@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 
 class Id(NamedTuple):
     """An identifier; ``name`` is the constant that it was resolved to, if any."""
@@ -208,7 +210,7 @@ theorem twice (h : xs = ys) : (xs ++ ys).length = double ys.length := by subst h
 #eval double 2
 
 open Nat in
-theorem pos_double (n : Nat) (h : 0 < n) : 0 < double n := add_pos_left h n
+theorem pos_double (n : Nat) (h : 0 < n) : 0 < double n := Nat.lt_of_lt_of_le h (le_add_right n n)
 
 theorem by_cases_on : ∀ n : Nat, double n = n + n
   | 0 => rfl
@@ -260,7 +262,9 @@ def basic_trees() -> list[Node]:
     example = node("Lean.Parser.Command.example", "example", command("optDeclSig", ": double 1 = 2"), simple("rfl"))
     opened = command("open", "open", command("openSimple", null(Id("Nat"))))
     positive = theorem(
-        "pos_double", "(n : Nat) (h : 0 < n) : 0 < double n", simple(node("app", Id("add_pos_left"), "h n"))
+        "pos_double",
+        "(n : Nat) (h : 0 < n) : 0 < double n",
+        simple(node("app", Id("Nat.lt_of_lt_of_le"), "h (le_add_right n n)")),
     )
     simp = tactic(same, "no goals", "simp", "[", Id("double", "Small.double"), "]")
     first = tactic(goal, "n : Nat\n⊢ n + n = 2 * n", "unfold", Id("double", "Small.double"))
@@ -320,7 +324,9 @@ def basic_trees() -> list[Node]:
 
 
 def more_trees() -> list[Node]:
-    have = tactic("n : Nat\n⊢ n ≤ double n", "n : Nat\nthis : double n = 2 * n\n⊢ n ≤ double n", "have :=", "double_eq n")
+    have = tactic(
+        "n : Nat\n⊢ n ≤ double n", "n : Nat\nthis : double n = 2 * n\n⊢ n ≤ double n", "have :=", "double_eq n"
+    )
     omega = tactic("n : Nat\nthis : double n = 2 * n\n⊢ n ≤ double n", "no goals", "omega")
     pair = [theorem(name, "(n : Nat) : n = n", simple("rfl")) for name in ("even", "odd")]
     return [
@@ -346,3 +352,18 @@ def write_project(root: Path) -> Path:
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "A project", "--date=2026-01-01"]):
         subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True)
     return root
+
+
+RECORDED = Path(__file__).parent / "integration" / "traced_project.jsonl"
+"""What LeanDojo 4.20.0 reads in this trace, so that tests without LeanDojo start from its own words."""
+
+
+if __name__ == "__main__":  # with lean-dojo installed: python tests/traced_project.py
+    import tempfile
+
+    from prover.projects.traces import find_traces, reading
+
+    with tempfile.TemporaryDirectory() as scratch:
+        project = write_project(Path(scratch, "small"))
+        with reading(project, find_traces(project)) as files:
+            RECORDED.write_bytes(b"".join(msgspec.json.encode(file) + b"\n" for file in files))

@@ -43,13 +43,14 @@ class Context:
         """The header of the theorem in ``command``, which mentions ``words``."""
         before = self._parts[:command]
         needed = set(words)
-        kept = [False] * len(before)
-        pending = [i for i, part in enumerate(before) if not part.names or self._all_lemmas]
-        while pending:
-            for index in pending:
+        kept = [not part.names or self._all_lemmas for part in before]
+        for part, stays in zip(before, kept):
+            if stays:
+                needed |= part.words
+        for index in reversed(range(len(before))):  # what a command mentions stands before it
+            if not kept[index] and before[index].names & needed:
                 kept[index] = True
                 needed |= before[index].words
-            pending = [i for i, part in enumerate(before) if not kept[i] and part.names & needed]
         own = self._file.commands[command]
         lines = [
             *self._imports,

@@ -6,6 +6,7 @@ is that a proof cannot be the theorem itself: the header ends before it (:mod:`p
 and those of the project's theorems with the same statement, word for word, are forbidden constants.
 """
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from lean_env.source import tokens
 from prover.projects.context import Context
-from prover.projects.source_text import mentioned, shifted_proof, without_comments
+from prover.projects.source_text import mentioned, parts_of, shifted_proof, without_comments
 from prover.projects.traced import TracedFile, TracedTheorem
 from prover.records import Problem, StateTactic
 
@@ -28,8 +29,11 @@ Reason = Literal[
     "structure",
     "sorry",
     "term with a tail",
+    "twin",
 ]
-"""Why a file or theorem gives no problem, or a problem no example."""
+"""Why a file or theorem gives no problem, or a problem no proof. ``equations`` and ``structure``: it does not follow
+``:=``; ``term with a tail``: it is no ``by``, and ``where`` or ``termination_by`` come after it; ``twin``: it mentions
+another theorem with the same statement."""
 
 _INFORMAL = re.compile(r"/--(.*?)-/", re.DOTALL)
 _UNPROVED = frozenset({"sorry", "admit", "sorryAx", "stop"})
@@ -46,7 +50,7 @@ class Seed(NamedTuple):
     tactics: tuple[StateTactic, ...]
 
 
-Twins = Mapping[str, frozenset[str]]
+Twins = Mapping[bytes, frozenset[str]]
 """Full names of the theorems with one statement; the key is :func:`statement_key`."""
 
 
@@ -60,9 +64,9 @@ class Conversion(NamedTuple):
     twins: Twins
 
 
-def find_twins(files: Iterable[TracedFile]) -> dict[str, frozenset[str]]:
+def find_twins(files: Iterable[TracedFile]) -> dict[bytes, frozenset[str]]:
     """The statements that more than one theorem has."""
-    names: defaultdict[str, set[str]] = defaultdict(set)
+    names: defaultdict[bytes, set[str]] = defaultdict(set)
     for file in files:
         context = Context(file)
         for theorem in file.theorems:
@@ -70,10 +74,11 @@ def find_twins(files: Iterable[TracedFile]) -> dict[str, frozenset[str]]:
     return {key: frozenset(found) for key, found in names.items() if len(found) > 1}
 
 
-def statement_key(file: TracedFile, theorem: TracedTheorem) -> str:
-    """The statement without its name, comments and spaces."""
+def statement_key(file: TracedFile, theorem: TracedTheorem) -> bytes:
+    """A digest of the statement without its name, comments and spaces."""
     text = file.text[theorem.signature : theorem.value]
-    return " ".join(token.text for token in tokens(text) if token.kind not in ("space", "comment", "doc"))
+    words = " ".join(token.text for token in tokens(text) if token.kind not in ("space", "comment", "doc"))
+    return hashlib.sha256(words.encode()).digest()[:12]
 
 
 def full_name(context: Context, theorem: TracedTheorem) -> str:
@@ -124,9 +129,11 @@ def _seed(file: TracedFile, context: Context, theorem: TracedTheorem, how: Conve
     statement = " ".join([*kept, re.sub(r"^(?:theorem|lemma)\b", "theorem", signature)])
     informal = _INFORMAL.findall(modifiers)
     twins = sorted(how.twins.get(statement_key(file, theorem), frozenset()) - {name})
+    if proof is not None and {parts_of(twin)[-1] for twin in twins} & mentioned(proof):
+        proof, reason = None, "twin"
     problem = Problem(
         id=ident,
-        header=context.header(theorem.command, mentioned(without_comments(file.text[theorem.keyword : theorem.end]))),
+        header=context.header(theorem.command, mentioned(without_comments(file.text[command.start : theorem.end]))),
         formal_statement=statement,
         informal_statement=" ".join(informal[-1].split()) if informal else None,
         source=how.source,

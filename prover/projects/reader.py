@@ -51,7 +51,7 @@ def read_trace(folder: Path, trace: str) -> TracedFile:
         return _described(source, file)
     except Exception as error:
         place = _place(error)
-        return TracedFile(path=source, error=f"{type(error).__name__}: {error}{place}")
+        return TracedFile(path=source, error=f"{type(error).__name__}{f': {error}' if str(error) else ''}{place}")
 
 
 def _place(error: Exception) -> str:

@@ -41,10 +41,18 @@ def shifted_proof(text: str, column: int) -> str:
     column, text = column + lead, text[lead:]
     if "\n" not in text or text.startswith("\n"):
         return text
-    opening, rest = re.match(r"(by\b)?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not opening:
-        return "\n" + " " * column + text
+    opening = "by" if re.match(r"by\b", text) else ""
+    rest = text[len(opening) :]
     if rest.startswith("\n"):
         return text
     gap = len(rest) - len(rest.lstrip(" "))
-    return "by\n" + " " * (column + len(opening) + gap) + rest[gap:]
+    return f"{opening}\n{_outdented(' ' * (column + len(opening) + gap) + rest[gap:])}"
+
+
+def _outdented(text: str) -> str:
+    """All lines moved left alike, to two columns from the left; unmoved where a string goes over several lines."""
+    if any(token.kind == "string" and "\n" in token.text for token in tokens(text)):
+        return text
+    lines = text.split("\n")
+    surplus = min(len(line) - len(line.lstrip(" ")) for line in lines if line) - 2
+    return "\n".join(line[surplus:] for line in lines) if surplus > 0 else text

@@ -75,7 +75,9 @@ def toolchain_of(project: Path) -> str:
 
 
 def options_of(project: Path) -> dict[str, str]:
-    """The options that ``lakefile.toml`` sets for Lean, but for linters'. Those of a ``lakefile.lean`` only Lake knows.
+    """The options that ``lakefile.toml`` sets for Lean, but for those of linters and printing.
+
+    Those of a ``lakefile.lean`` only Lake knows.
 
     Raises InputError where the file cannot be read.
     """
@@ -94,7 +96,7 @@ def _options(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _options(cast(dict[str, Any], value), f"{name}.")
-        elif not name.startswith(("weak.", "linter.")):
+        elif not name.startswith(("weak.", "linter.", "pp.")):
             yield name, str(value).lower() if isinstance(value, bool) else _literal(value)
 
 
@@ -191,6 +193,7 @@ def _environment(scratch: Path) -> dict[str, str]:
     """An empty token rather than none: what a ``.env`` file says does not replace what is set."""
     kept = {key: value for key, value in os.environ.items() if key not in ("VERBOSE", "DEBUG")}
     here = str(Path(__file__).resolve().parents[2])
+    (scratch / "tmp").mkdir(exist_ok=True)
     paths = [here, *(str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
     return kept | {
         "GITHUB_ACCESS_TOKEN": "",
@@ -210,8 +213,10 @@ def _empty(scratch: str) -> Path:
 
 
 def _last_words(log: Path) -> str:
+    """Lake's complaints rather than the end of the traceback that LeanDojo makes of them."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return " | ".join(lines[-3:])[-_LAST_WORDS:] or "it said nothing"
+    complaints = [line for line in lines if line.startswith(("error:", "ERROR"))]
+    return " | ".join((complaints or lines)[-3:])[-_LAST_WORDS:] or "it said nothing"
 
 
 def _git(project: Path, *arguments: str) -> str:
