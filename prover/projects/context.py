@@ -39,10 +39,10 @@ class Context:
         self._options = tuple(options)
         self._all_lemmas = all_lemmas
 
-    def header(self, command: int, words: frozenset[str]) -> str:
-        """The header of the theorem in ``command``, which mentions ``words``."""
+    def header(self, command: int) -> str:
+        """The header of the theorem in ``command``."""
         before = self._parts[:command]
-        needed = set(words)
+        needed = set(self._parts[command].words)
         kept = [not part.names or self._all_lemmas for part in before]
         for part, stays in zip(before, kept):
             if stays:

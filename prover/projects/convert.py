@@ -133,7 +133,7 @@ def _seed(file: TracedFile, context: Context, theorem: TracedTheorem, how: Conve
         proof, reason = None, "twin"
     problem = Problem(
         id=ident,
-        header=context.header(theorem.command, mentioned(without_comments(file.text[command.start : theorem.end]))),
+        header=context.header(theorem.command),
         formal_statement=statement,
         informal_statement=" ".join(informal[-1].split()) if informal else None,
         source=how.source,
