@@ -232,9 +232,13 @@ import Small.Basic
 
 open Small
 
+noncomputable section New
+
 lemma le_double (n : Nat) : n ≤ double n := by
   have := double_eq n
   omega
+
+end New
 
 mutual
 theorem even (n : Nat) : n = n := rfl
@@ -328,11 +332,15 @@ def more_trees() -> list[Node]:
         "n : Nat\n⊢ n ≤ double n", "n : Nat\nthis : double n = 2 * n\n⊢ n ≤ double n", "have :=", "double_eq n"
     )
     omega = tactic("n : Nat\nthis : double n = 2 * n\n⊢ n ≤ double n", "no goals", "omega")
+    # As Lean 4.28 has it; LeanDojo knows `section` without a node before it.
+    section = command("section", command("sectionHeader", null("noncomputable")), "section", null(Id("New")))
     pair = [theorem(name, "(n : Nat) : n = n", simple("rfl")) for name in ("even", "odd")]
     return [
         header("Small.Basic"),
         command("open", "open", command("openSimple", null(Id("Small")))),
+        section,
         lemma("le_double", "(n : Nat) : n ≤ double n", simple(by(have, omega))),
+        scope("end", "New"),
         command("mutual", "mutual", null(*pair), "end"),
     ]
 
@@ -344,7 +352,8 @@ def write_project(root: Path) -> Path:
     (root / "lakefile.toml").write_text('name = "small"\n\n[leanOptions]\npp.unicode.fun = true\n')
     write_trace(root, "Small/Basic.lean", BASIC, basic_trees())
     write_trace(root, "Small/More.lean", MORE, more_trees(), ("Small/Basic.lean",))
-    write_trace(root, "Small/Broken.lean", BROKEN, [header(), command("namespace", "namespace", "A", "end", "A")])
+    write_trace(root, "Small/Broken.lean", BROKEN, [header(), command("x", "namespace A end A")])
+    (root / ".lake/build/ir/Small/Broken.ast.json").write_text('{"commandASTs": [')
     # A dependency's trace, which is not the project's.
     write_trace(root / ".lake/packages/other", "Other.lean", BROKEN, [header(), command("x", "namespace A end A")])
     (root / ".gitignore").write_text(".lake\n")

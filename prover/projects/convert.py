@@ -15,11 +15,12 @@ from typing import Literal, NamedTuple
 from lean_env.source import tokens
 from prover.projects.context import Context
 from prover.projects.source_text import mentioned, parts_of, shifted_proof, without_comments
-from prover.projects.traced import TracedFile, TracedTheorem
+from prover.projects.traced import UNFAMILIAR, TracedFile, TracedTheorem
 from prover.records import Problem, StateTactic
 
 Reason = Literal[
     "unreadable trace",
+    "unfamiliar syntax",
     "prelude",
     "module system",
     "mutual",
@@ -105,6 +106,9 @@ def convert(file: TracedFile, how: Conversion) -> Iterator[Seed | Reason]:
             yield "unnamed"
         else:
             yield _seed(file, context, theorem, how)
+    for command in file.commands:
+        if command.kind == UNFAMILIAR:
+            yield "unfamiliar syntax"
 
 
 def _refused(file: TracedFile) -> Reason | None:

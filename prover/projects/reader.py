@@ -6,6 +6,10 @@ FOLDER, and writes a :class:`TracedFile` for each to standard output.
 Written for LeanDojo 4.20.0. A file is read by itself (``TracedFile.from_xml`` or ``from_traced_file``), never the whole
 repository: ``TracedRepo.load_from_disk`` holds every file in memory, starts Ray, copies the repository into a cache and
 asks GitHub for the commit of Lean's version.
+
+LeanDojo asserts what syntax of a kind looks like, and Lean's has changed since (4.28 puts a node before ``section``). A
+node that is not as it should be is taken for one of a kind that LeanDojo does not know, which it passes over, so that
+the file is not lost.
 """
 
 import os
@@ -16,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from prover.projects.traced import ProofForm, TracedCommand, TracedFile, TracedTactic, TracedTheorem
+from prover.projects.traced import UNFAMILIAR, ProofForm, TracedCommand, TracedFile, TracedTactic, TracedTheorem
 
 _XML = ".trace.xml"
 
@@ -25,17 +29,40 @@ def main(folder: str) -> None:
     """Answers on a copy of standard output: what LeanDojo and its libraries print goes to standard error."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
+        accept_new_syntax()
         encoder = msgspec.json.Encoder()
         for line in sys.stdin:
             answers.write(encoder.encode(read_trace(Path(folder), line.rstrip("\n"))) + b"\n")
             answers.flush()
 
 
+class _UnreadableNode(Exception):
+    """Not even syntax of an unknown kind can be made of a node."""
+
+
+def accept_new_syntax() -> None:
+    """Replace the function by which LeanDojo makes nodes of JSON, in this process."""
+    from lean_dojo.data_extraction import ast  # type: ignore[reportMissingImports]
+
+    def from_data(node_data: dict[str, Any], lean_file: Any) -> Any:
+        try:
+            return ast.Node._kind_to_node_type(node_data["kind"]).from_data(node_data, lean_file)
+        except (AssertionError, AttributeError, IndexError, TypeError):
+            try:
+                return ast.OtherNode.from_data(node_data, lean_file)
+            except _UnreadableNode:
+                raise
+            except Exception as error:  # not to be tried again at each level above
+                raise _UnreadableNode(f"{type(error).__name__} in {node_data['kind']}") from error
+
+    ast.Node.from_data = staticmethod(from_data)
+
+
 def read_trace(folder: Path, trace: str) -> TracedFile:
     """The file that the trace at ``trace`` below ``folder`` is of.
 
-    A trace that LeanDojo cannot read is a fact about that file: LeanDojo asserts what it takes for granted about Lean's
-    syntax, and its assertions, type errors and the like are all that it says.
+    A trace that LeanDojo cannot read is a fact about that file: its assertions, type errors and the like are all that
+    it says.
     """
     from lean_dojo.data_extraction import traced_data  # type: ignore[reportMissingImports]
     from lean_dojo.utils import to_lean_path  # type: ignore[reportMissingImports]
@@ -108,7 +135,9 @@ def _kind(node: Any) -> str:
     if name in ("LemmaNode", "MathlibTacticLemmaNode"):
         return "theorem"
     if name == "OtherNode":
-        return str(node.kind).rpartition(".")[2]
+        kind = str(node.kind).rpartition(".")[2]
+        known = kind != "declaration" or all(_kind(child) != "theorem" for child in node.children)
+        return kind if known else UNFAMILIAR
     return name.removeprefix("Command").removesuffix("Node").lower()
 
 

@@ -7,6 +7,9 @@ from prover.records import Record
 ProofForm = Literal["term", "equations", "structure"]
 """What follows the statement: ``:= TERM`` (``by`` included), ``| PATTERN => ..``, or ``where FIELD := ..``."""
 
+UNFAMILIAR = "unfamiliar"
+"""The kind of a theorem's command whose syntax is not what LeanDojo knows."""
+
 
 class TracedCommand(Record, frozen=True):
     """One command. ``kind`` is the last part of Lean's own name for its syntax (``declaration`` is told apart:

@@ -244,3 +244,9 @@ def test_comments_go_and_tokens_stay_in_their_columns() -> None:
     assert without_comments("a /- b\nc -/ d -- e\n\n  -- f\n  g") == "a\n     d\n  g"
     assert without_comments('f "-- no\n\n comment" -- one') == 'f "-- no\n\n comment"'
     assert mentioned('A.b.c «d.e» "f" -- g') == {"A", "b", "c", "«d.e»"}
+
+
+def test_theorems_of_a_syntax_that_lean_dojo_does_not_know_are_counted() -> None:
+    file = traced("theorem t : 0 = 0 ‖:= rfl\n\nunfamiliar\n\nunfamiliar")
+    assert reasons(file) == {"unfamiliar syntax": 2}
+    assert list(seeds(file)) == ["t"]
