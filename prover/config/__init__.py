@@ -24,7 +24,7 @@ from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import SftConfig
+from prover.config.training import LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
 
 __all__ = [
     "AverageConfig",
@@ -35,6 +35,8 @@ __all__ = [
     "EngineConfig",
     "InitModel",
     "JsonlProblems",
+    "LaunchChoice",
+    "LaunchConfig",
     "LeanChoice",
     "LeanConfig",
     "LinearAverage",
@@ -47,9 +49,11 @@ __all__ = [
     "ScriptedEngine",
     "Section",
     "SftConfig",
+    "SingleLaunch",
     "TaskVectorAverage",
     "TaskVectors",
     "TiesAverage",
+    "TrainingConfig",
     "TransformersEngine",
     "VllmEngine",
 ]
@@ -57,6 +61,7 @@ __all__ = [
 PLACEMENT = frozenset(
     {
         *("workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"),
+        "launch",
         # vLLM's own, within engine.options
         *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend"),
         *(
@@ -178,6 +183,8 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    launch: LaunchChoice = SingleLaunch()
+    """Where training runs."""
     average: AverageConfig | None = None
     """What each round makes of the tuned checkpoint and its base; None uses the tuned one as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()
