@@ -73,7 +73,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["iterae"], "Did you mean 'iterate'?"),
+        (["iteratee"], "Did you mean 'iterate'?"),
         (["iterate", "c.toml", "--run-dri", "x"], "--run-dir"),
         (["iterate", "none.toml"], "none.toml: cannot be read (No such file or directory)"),
         (["check"], "give Lean files, or --jsonl IN together with --out OUT"),
