@@ -57,13 +57,14 @@ off by default, and which problems are taken of a file, in what form."""
 
 
 def settings(section: Section) -> Iterator[tuple[str, str]]:
-    """Fields of a section and of those in it, each with its value and with its default."""
+    """Fields of a section and of those in it, by the class that has them, each with its value and with its default."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        owner = next(c for c in reversed(type(section).__mro__) if name in getattr(c, "model_fields", ()))
         if isinstance(value, Section):
             yield from settings(value)
         else:
-            yield from ((f"{type(section).__name__}.{name}", repr(v)) for v in (value, field.default))
+            yield from ((f"{owner.__name__}.{name}", repr(v)) for v in (value, field.default))
 
 
 def test_every_knob_is_turned_by_a_shipped_configuration() -> None:
