@@ -3,32 +3,28 @@
 Every step returns at once where its artifact is finished, so the loop is its own resume: run it again and it goes on.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout
-from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
-from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
-from prover.config_file import open_run
+from prover import layout, sweep
+from prover.artifacts import Artifact, provenance, run_lock, write_json
+from prover.claim import claim
+from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError
+from prover.ground import Ground
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
+from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
-
-GROWING = frozenset({"rounds", "evaluate_on"})
-"""Top-level keys that may change between two runs on one directory: they add artifacts and change none."""
 
 
 def iterate(
@@ -49,7 +45,7 @@ def iterate(
     """
     progress = progress or Silent()
     with run_lock(run_dir):
-        _claim(config, run_dir, clean)
+        claim(config, run_dir, clean)
         toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=progress.note)
         confinement = limits_in_force(config.lean)
         write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version, "confinement": confinement})
@@ -59,32 +55,6 @@ def iterate(
             EngineLease(config.engine) as lease,
         ):
             Loop(config, run_dir, pool, lease, progress).run()
-
-
-def _claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
-    file = run_dir / "config.json"
-    entries = [p for p in run_dir.iterdir() if p.name != ".lock"]
-    if entries and not file.exists():
-        raise ArtifactError(f"{run_dir}: is not empty and no run directory (no config.json); choose another --run-dir")
-    if clean:
-        with disk_errors(run_dir):
-            # The configuration last: it is what tells a run directory from a folder that is not ours to empty.
-            for entry in sorted(entries, key=lambda entry: entry == file):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    elif file.exists():
-        before, now = (_content(c) for c in (open_run(run_dir), config))
-        if before != now:
-            raise ArtifactError(
-                f"{run_dir}: was made by another configuration ({changed_keys(before, now)}); "
-                "use another --run-dir, or --clean to start over"
-            )
-    write_json(file, config.model_dump(mode="json"))
-
-
-def _content(config: Section) -> dict[str, Any]:
-    """What of the configuration may not change under a run."""
-    data = config.model_dump(mode="json")
-    return {key: without_placement(value) for key, value in data.items() if key not in GROWING}
 
 
 SYNTAX_WEIGHT = 0.05
@@ -104,11 +74,17 @@ class Loop:
         self.progress = progress
         self.limits = config.lean.limits()
         self.prompt = Prompt(config.prompt)
+        self.valid: Ground | None = None
+        """What averages are chosen on."""
 
     def run(self) -> None:
         config = self.config
         train = self.problems(layout.TRAIN, config.train)
         sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
+        if config.average and config.average.validate_on:
+            valid = self.problems(layout.VALIDATE, config.average.validate_on)
+            sweep.check_apart(valid, train, sets, self.progress)
+            self.valid = Ground(valid, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress)
         listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
         baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
         seen: dict[str, list[Judged]] = {name: [listed[name]] if name in listed else [] for name in sets}
@@ -120,7 +96,8 @@ class Loop:
             new = self.attempt(number, model, train, learned)
             learned += new
             examples = self._select(number, train, learned, len(new))
-            model = self.train(number, start, examples, None if config.tune_from == "start" else model)
+            last = start if config.tune_from == "start" else model
+            model = self.train(number, start, last, examples, train, learned)
             self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
@@ -290,18 +267,21 @@ class Loop:
             feedback=feedback,
         )
 
-    def train(self, number: int, start: Model, examples: Artifact, last: Model | None = None) -> Model:
-        """Tune a model on what was selected, and average it with the starting model where the configuration asks.
+    def train(
+        self, number: int, start: Model, last: Model, examples: Artifact, train: Artifact, judged: list[Judged]
+    ) -> Model:
+        """Tune ``last`` on what was selected, then on preferences, and average it with the starting model, where the
+        configuration asks for it.
 
-        From the same start each time, errors of one round are not inherited by the next, for proofs of all rounds are
-        in ``examples`` (Polu et al. 2022, arXiv 2202.01344); or from ``last``, what the round before ended with.
-        Averaging is with the start in both cases: that is the model that has the diversity which tuning loses.
+        ``last`` is the start itself, so that errors of one round are not inherited by the next (Polu et al. 2022, arXiv
+        2202.01344), or what the round before ended with. Averaging is with the start in both cases: that is the model
+        that has the diversity which tuning loses.
         """
         config = self.config
         self.lease.release()
         tuned = sft.run(
             self.dir / layout.sft(number),
-            base=last or start,
+            base=last,
             examples=[examples],
             config=config.sft,
             launch=config.launch,
@@ -309,15 +289,11 @@ class Loop:
             seed=config.seed + number,
             progress=self.progress,
         )
-        if config.average is None:
-            return tuned
-        return average.run(
-            self.dir / layout.average(number),
-            parts=[(tuned, 1.0)],
-            base=start,
-            method=config.average,
-            seed=config.seed + number,
-            series=f"r{number}",
+        tuned = preferring(tuned, self.dir, number, config, train, judged, self.progress)
+        out = self.dir / layout.average(number)
+        valid, progress = self.valid, self.progress
+        return sweep.of_round(
+            out, number=number, tuned=tuned, base=start, config=config, ground=valid, progress=progress
         )
 
     def portfolio(self, name: str, problems: Artifact) -> Judged:

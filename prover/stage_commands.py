@@ -17,6 +17,7 @@ from prover.options import (
     Set,
     Workers,
     given,
+    numbers,
     stage_config,
 )
 
@@ -88,7 +89,7 @@ def sample(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", attempts.path)
+    say("attempts", attempts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -127,7 +128,7 @@ def verify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", verdicts.path)
+    say("verdicts", verdicts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -164,7 +165,7 @@ def certify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", raised.path)
+    say("verdicts", raised.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -202,7 +203,7 @@ def correct(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", corrections.path)
+    say("attempts", corrections.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -237,7 +238,7 @@ def select(
             progress=progress,
         )
     print_buckets(examples.path)
-    _say("examples", examples.path)
+    say("examples", examples.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -279,7 +280,12 @@ def average(
         Path | None, typer.Option(help="The model that they were tuned from: go average.tuned_weight of the way.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="0.5,0.6,...", help="Try these as average.tuned_weight, keep the best.")
+        str | None,
+        typer.Option(
+            metavar="0.5,0.6,...",
+            show_default="average.sweep",
+            help="Try these as average.tuned_weight, keep the best on --problems.",
+        ),
     ] = None,
     problems: Annotated[
         Path | None, typer.Option(help="Problems that a sweep is evaluated on, as `prover evaluate` takes them.")
@@ -297,15 +303,22 @@ def average(
         raise typer.BadParameter(f"{len(models)} models need as many --weight options, with a sum above 0")
     loaded = stage_config(config, assignments, workers=workers, project=lean_project)
     parts = list(zip(models, weights, strict=True))
-    if sweep is None:
+    from prover.console import open_progress
+
+    if sweep is None and problems is None:
         from prover import single
 
-        mean = single.averaged(out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean)
+        with open_progress() as progress:
+            mean = single.averaged(
+                out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean, progress=progress
+            )
         typer.echo(f"model: {mean.path}")
         return
+    tried = numbers("--sweep", sweep) if sweep is not None else loaded.average.sweep if loaded.average else ()
+    if not tried:
+        raise typer.BadParameter("--problems is what a sweep chooses on: give --sweep too, or set average.sweep")
     if base is None or problems is None:
         raise typer.BadParameter("--sweep needs --base DIR, which the models were tuned from, and --problems")
-    from prover.console import open_progress
     from prover.report.sweep import print_sweep
     from prover.sweep import swept
 
@@ -315,7 +328,7 @@ def average(
             parts,
             base,
             problems,
-            tuned_weights=_numbers(sweep),
+            tuned_weights=tried,
             config=loaded,
             require_sandbox=require_sandbox,
             clean=clean,
@@ -323,13 +336,6 @@ def average(
         )
     print_sweep(points.path)
     typer.echo(f"model: {out / 'model'}")
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--sweep {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 @app.command(rich_help_panel=PANEL)
@@ -386,7 +392,7 @@ def evaluate(
     print_scores(scores.path)
 
 
-def _say(what: str, path: Path) -> None:
+def say(what: str, path: Path) -> None:
     """Name the artifact on stdout and its counts, so that the next command can be written from it."""
     from prover.artifacts import read_manifest
 
