@@ -59,7 +59,7 @@ def run(job: Job, on_step: "OnStep | None" = None) -> Checkpoint:
     RunLockedError where processes of an earlier launch are still at work.
     """
     folder = folder_of(job)
-    _settle(folder)
+    settle(folder)
     if not isinstance(job.launch, DeepSpeedLaunch):
         from prover.training.loop import train  # late: imports torch
 
@@ -79,7 +79,7 @@ def run(job: Job, on_step: "OnStep | None" = None) -> Checkpoint:
     made = read_checkpoint(job.output) if code == 0 else None
     if made is None:
         raise _failed(folder)
-    _settle(folder)
+    settle(folder)
     return made
 
 
@@ -98,12 +98,13 @@ def at_work(folder: Path) -> Iterator[None]:
         yield
 
 
-def _settle(folder: Path) -> None:
-    """Wait for what is left of an earlier launch to end, then clear its folder."""
+def settle(folder: Path, seconds: float = _WAIT_SECONDS) -> None:
+    """Wait for what is left of an earlier launch to end, then clear its folder. Raises RunLockedError where it does
+    not end within ``seconds``."""
     if not folder.exists():
         return
     with (folder / LOCK).open("a+") as file:
-        deadline = time.monotonic() + _WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
