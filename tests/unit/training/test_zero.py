@@ -66,11 +66,10 @@ class Trained:
             planned(f"half{stage}", sharded(stage), "bfloat16", keep=str(folder / f"half{stage}-to-single" / "work"))
             planned(f"single-to-{stage}", sharded(stage))
         planned("offload3", sharded(3, offload="parameters"))
-        file = folder / "plan.json"
+        file, script = folder / "plan.json", Path(__file__).with_name("many.py")
         file.write_text(json.dumps(plan))
         done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
-            + [str(Path(__file__).with_name("many.py")), str(file)],
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}", script, file],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -141,7 +140,10 @@ def test_what_many_left_is_gone_on_with_by_one(trained: Trained, base: Path, exa
 @needs_deepspeed
 def test_transformers_loads_what_was_split(trained: Trained) -> None:
     folder = trained.folder / "zero3" / "model"
-    model, one = load_model(folder, torch.float32, "cpu"), load_model(trained.folder / "single/model", torch.float32, "cpu")
+    model, one = (
+        load_model(folder, torch.float32, "cpu"),
+        load_model(trained.folder / "single/model", torch.float32, "cpu"),
+    )
     ids = load_tokenizer(folder)("omega", return_tensors="pt")["input_ids"]
     assert model.config.tie_word_embeddings
     assert "lm_head.weight" not in trained.weights("zero3")
