@@ -10,7 +10,7 @@ import msgspec
 
 from prover.config import SingleLaunch
 from prover.errors import ProverError
-from prover.training.job import Job, SftJob, TrainingProgress
+from prover.training.job import Job, TrainingProgress, read_job
 from prover.training.launch import ALIVE, PIPE, PROGRESS, at_work, tell_failure
 from prover.training.watched import end_with_file, end_with_pipe
 
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m prover.training.process JOB.json", file=sys.stderr)
         return 2
     try:
-        job = SftJob.model_validate_json(Path(argv[0]).read_text(encoding="utf-8"))
+        job = read_job(Path(argv[0]))
         if not isinstance(job.launch, SingleLaunch):
             return _one_of_many(job, Path(argv[0]).parent)
         from prover.training.loop import train
