@@ -18,9 +18,9 @@ from prover.records import PreferencePair, TrainingExample
 _CHUNK = 512
 """Examples tokenized at once."""
 _WINDOW = 1_024
-"""Examples sorted by length together: wide enough for little padding, narrow enough to keep the order random."""
+"""Examples sorted by length together: attention takes like lengths side by side, and the order stays random enough."""
 ROUND_TO = 8
-"""Batch widths are multiples of this, so that few shapes occur."""
+"""Widths of padded rows are multiples of this, so that few shapes occur."""
 
 
 class Tokenized:
@@ -150,7 +150,7 @@ def chunks(paths: Sequence[Path], kind: type[_Item]) -> Iterator[list[_Item]]:
 
 
 def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> list[NDArray[np.int64]]:
-    """The batches of one pass: example indices, each batch at most ``budget`` tokens with padding.
+    """The batches of one pass: example indices, each batch at most ``budget`` tokens.
 
     A pure function of its arguments, so that training resumes anywhere without a saved order.
     """
@@ -160,27 +160,26 @@ def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> li
     for start in range(0, len(order), _WINDOW):
         window = order[start : start + _WINDOW]
         window = window[np.argsort(lengths[window], kind="stable")]
-        first = 0
-        for i in range(len(window)):
-            if i > first and (i + 1 - first) * padded(int(lengths[window[i]])) > budget:
-                batches.append(window[first:i])
-                first = i
-        batches.append(window[first:])
+        batches += _cut(lengths, window, budget)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
 def split(lengths: NDArray[np.int64], batch: NDArray[np.int64], budget: int | None) -> list[NDArray[np.int64]]:
-    """A batch cut into passes of at most ``budget`` tokens with padding; an item that is longer goes alone."""
+    """A batch cut into passes of at most ``budget`` tokens, like lengths together; a longer item goes alone."""
     if budget is None:
         return [batch]
+    return _cut(lengths, batch[np.argsort(lengths[batch], kind="stable")], budget)
+
+
+def _cut(lengths: NDArray[np.int64], items: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
     parts: list[NDArray[np.int64]] = []
-    first, widest = 0, 0
-    for i, item in enumerate(batch.tolist()):
-        widest = max(widest, padded(int(lengths[item])))
-        if i > first and (i + 1 - first) * widest > budget:
-            parts.append(batch[first:i])
-            first, widest = i, padded(int(lengths[item]))
-    return [*parts, batch[first:]]
+    first, tokens = 0, 0
+    for i, length in enumerate(lengths[items].tolist()):
+        if i > first and tokens + length > budget:
+            parts.append(items[first:i])
+            first, tokens = i, 0
+        tokens += length
+    return [*parts, items[first:]]
 
 
 def dealt(parts: list[NDArray[np.int64]], rank: int, world: int) -> list[NDArray[np.int64]]:

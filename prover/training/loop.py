@@ -41,9 +41,6 @@ from prover.training.sft import Answers
 from prover.training.single import SingleProcess
 
 OnStep = Callable[[TrainingProgress], None]
-_EAGER_TO = 1_024
-"""Tokens up to which the CPU computes attention by plain matrix products. Torch's fused attention for the CPU took half
-of all training time in its backward pass; but its memory does not grow with the square of the length."""
 
 
 def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
@@ -69,8 +66,6 @@ def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
             f"(the context has {context_length(model.config)} tokens, a batch {config.batch_tokens})"
         )
     model.train()
-    if device == "cpu" and int(objective.lengths.max()) <= _EAGER_TO:
-        model.set_attn_implementation("eager")
     backend = SingleProcess(model, device, config.weight_decay)
     fast = has_fast_bfloat16(device) if job.precision == "auto" else job.precision == "bfloat16"
     objective.prepare(backend, job.work, recipe, job.launch.micro_batch_tokens or config.batch_tokens, fast)

@@ -19,10 +19,9 @@ from prover.errors import TrainingError
 from prover.pretrained import load_model, load_tokenizer
 from prover.records import ChatMessage, PreferencePair
 from prover.training.batches import dealt, split
-from prover.training.dpo import Preferences, answer_logps, tokenize_pairs
+from prover.training.dpo import Preferences, tokenize_pairs
 from prover.training.job import DpoJob, SftJob, TrainingProgress, read_job
 from prover.training.loop import train
-from prover.training.sft import collate
 from prover.training.single import SingleProcess
 
 from .conftest import WORDS
@@ -157,13 +156,13 @@ def test_a_step_raises_the_chosen_and_lowers_the_rejected(base: Path, pairs: Pat
     objective = prepared(base, pairs, tmp_path)
     model, items = load_model(base, torch.float32, "cpu"), np.arange(len(WORDS))
     rows = np.arange(2 * len(WORDS))
-    before, _ = answer_logps(model, objective.data, rows, "cpu")
+    before, _ = objective.logps(model, rows, "cpu")
     objective.sums(model, items, "cpu").loss.backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 1e-3 * parameter.grad
-    after, _ = answer_logps(model, objective.data, rows, "cpu")
+    after, _ = objective.logps(model, rows, "cpu")
     gained = (after - before).detach()
     assert gained[0::2].sum() > 0 > gained[1::2].sum()
 
@@ -237,12 +236,13 @@ def test_passes_are_small_and_change_only_rounding(base: Path, pairs: Path, tmp_
     assert any(not torch.equal(whole[name], cut[name]) for name in whole), "or nothing was cut"
 
 
-def test_a_pair_is_as_long_as_its_two_rows_of_padding(base: Path, pairs: Path) -> None:
-    data = tokenize_pairs([pairs], load_tokenizer(base), 64, 512)
-    lengths = Preferences(data, 0.1, 0.0).lengths
-    for part in split(lengths, np.arange(len(lengths)), 96):
+def test_a_pair_goes_into_one_pass_with_both_answers(base: Path, pairs: Path) -> None:
+    objective = Preferences(tokenize_pairs([pairs], load_tokenizer(base), 64, 512), 0.1, 0.0)
+    parts = split(objective.lengths, np.arange(len(WORDS)), 96)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(WORDS))) and len(parts) > 1
+    for part in parts:
         rows = np.stack([2 * part, 2 * part + 1], axis=1).ravel()
-        assert collate(data, rows)[0].numel() <= 96
+        assert objective.data.lengths[rows].sum() <= 96
 
 
 def test_long_pairs_are_dropped_and_counted(base: Path, tmp_path: Path) -> None:
