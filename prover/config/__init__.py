@@ -24,13 +24,22 @@ from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import DpoConfig, LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
+from prover.config.training import (
+    DeepSpeedLaunch,
+    DpoConfig,
+    LaunchChoice,
+    LaunchConfig,
+    SftConfig,
+    SingleLaunch,
+    TrainingConfig,
+)
 
 __all__ = [
     "AverageConfig",
     "BreadcrumbsAverage",
     "CoreProblems",
     "DareAverage",
+    "DeepSpeedLaunch",
     "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",

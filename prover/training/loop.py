@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from prover.config import TrainingConfig
-from prover.device import has_fast_bfloat16, pick_device, use_threads
+from prover.device import has_fast_bfloat16
 from prover.errors import TrainingError
 from prover.models import open_model
 from prover.pretrained import (
     context_length,
     copy_side_files,
-    load_model,
     load_tokenizer,
     origin,
     placed,
@@ -31,14 +30,14 @@ from prover.pretrained import (
     stored_dtype,
 )
 from prover.records import Checkpoint
-from prover.training.backend import Backend
+from prover.training.backend import Backend, open_backend
 from prover.training.batches import dealt, schedule, split, tokenize
 from prover.training.dpo import Preferences, tokenize_pairs
 from prover.training.job import DpoJob, Job, TrainingProgress
+from prover.training.memory import memory_errors
 from prover.training.objective import Objective
 from prover.training.optimizer import rate
 from prover.training.sft import Answers
-from prover.training.single import SingleProcess
 
 OnStep = Callable[[TrainingProgress], None]
 
@@ -46,13 +45,18 @@ OnStep = Callable[[TrainingProgress], None]
 def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
     """Tune and write ``job.output``. Resumes from ``job.work``; a finished job returns at once.
 
-    Raises TrainingError for examples that cannot be trained on and for a loss that is not finite (the last saved state
-    is kept), ModelError for a base model that cannot be used.
+    Raises TrainingError for examples that cannot be trained on, for a loss that is not finite and for too little memory
+    (the last saved state is kept), ModelError for a base model that cannot be used.
     """
-    device = pick_device(job.launch.device)
-    use_threads(device)
+    with memory_errors(job.launch):
+        return _train(job, on_step)
+
+
+def _train(job: Job, on_step: OnStep | None) -> Checkpoint:
+    backend = open_backend(job.launch)
+    fast = has_fast_bfloat16(backend.device) if job.precision == "auto" else job.precision == "bfloat16"
     tokenizer = load_tokenizer(job.base)
-    model = load_model(job.base, torch.float32, device)
+    model = backend.load(job.base, fast)
     config = job.config
     objective = _objective(job, tokenizer, context_length(model.config))
     recipe = _recipe(job, objective)
@@ -66,8 +70,7 @@ def train(job: Job, on_step: OnStep | None = None) -> Checkpoint:
             f"(the context has {context_length(model.config)} tokens, a batch {config.batch_tokens})"
         )
     model.train()
-    backend = SingleProcess(model, device, config.weight_decay)
-    fast = has_fast_bfloat16(device) if job.precision == "auto" else job.precision == "bfloat16"
+    backend.prepare(model, config.weight_decay)
     objective.prepare(backend, job.work, recipe, job.launch.micro_batch_tokens or config.batch_tokens, fast)
     _run(job, backend, objective, recipe, fast, on_step)
     return _finish(job, backend, recipe)
@@ -150,8 +153,12 @@ def _finish(job: Job, backend: Backend, recipe: str) -> Checkpoint:
         parents=(reference(job.base, job.output),),
         recipe=recipe,
     )
+    dtype = getattr(torch, stored_dtype(job.base))
+    if backend.rank > 0:
+        backend.write(None, dtype)
+        return manifest
     with placed(job.output, manifest) as temporary:
-        backend.write(temporary, getattr(torch, stored_dtype(job.base)))
+        backend.write(temporary, dtype)
         copy_side_files(job.base, temporary)
     shutil.rmtree(job.work, ignore_errors=True)
     return manifest

@@ -1,7 +1,9 @@
 """Preference optimization: its loss by hand, what the base model says kept once, and the same bytes after a kill."""
 
+import importlib.util
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -98,8 +100,14 @@ def by_hand(model: Any, tokenizer: Any, word: str, answer: str) -> tuple[float, 
 def prepared(base: Path, pairs: Path, work: Path, beta: float = 0.1, sft_weight: float = 0.0) -> Preferences:
     tokenizer, model = load_tokenizer(base), load_model(base, torch.float32, "cpu")
     objective = Preferences(tokenize_pairs([pairs], tokenizer, 64, 512), beta, sft_weight)
-    objective.prepare(SingleProcess(model, "cpu", 0.0), work, "recipe", 128, fast=False)
+    objective.prepare(alone(model), work, "recipe", 128, fast=False)
     return objective
+
+
+def alone(model: Any) -> SingleProcess:
+    backend = SingleProcess("cpu")
+    backend.prepare(model, 0.0)
+    return backend
 
 
 @pytest.mark.parametrize(("beta", "sft_weight"), [(0.3, 0.0), (0.1, 0.5)])
@@ -142,7 +150,7 @@ def test_what_the_base_model_says_is_asked_once_for_a_recipe(
 ) -> None:
     first = prepared(base, pairs, tmp_path)
     other = Preferences(first.data, 0.1, 0.0)
-    backend = SingleProcess(moved, "cpu", 0.0)
+    backend = alone(moved)
     other.prepare(backend, tmp_path, "recipe", 128, fast=False)
     assert torch.equal(first.reference, other.reference), "kept, or it would be the other model's"
     other.prepare(backend, tmp_path, "another recipe", 128, fast=False)
@@ -234,6 +242,33 @@ def test_passes_are_small_and_change_only_rounding(base: Path, pairs: Path, tmp_
     whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.allclose(whole[name], cut[name], atol=2e-4) for name in whole)
     assert any(not torch.equal(whole[name], cut[name]) for name in whole), "or nothing was cut"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_two_processes_train_the_same_weights(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """With the model in halves too: both take part in each pass over the base model, and put their parts together."""
+    one = {"micro_batch_tokens": 64}
+    train(job(base, pairs, tmp_path / "single", launch=one))
+    jobs = {
+        f"zero{n}": job(base, pairs, tmp_path / f"zero{n}", launch={**one, "type": "deepspeed", "zero": n})
+        for n in (2, 3)
+    }
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps([{"job": made.model_dump(mode="json")} for made in jobs.values()]))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(Path(__file__).with_name("many.py")), str(plan)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4_000:]
+    single = load_file(tmp_path / "single" / "model" / "model.safetensors")
+    start = load_file(base / "model.safetensors")
+    for made in jobs.values():
+        sharded = load_file(made.output / "model.safetensors")
+        assert all(torch.allclose(single[name], sharded[name], rtol=0, atol=2e-5) for name in single)
+    assert max((single[name] - start[name]).abs().max().item() for name in single) > 2e-3, "or nothing was learned"
 
 
 def test_a_pair_goes_into_one_pass_with_both_answers(base: Path, pairs: Path) -> None:
