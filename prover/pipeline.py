@@ -11,18 +11,20 @@ from typing import Any
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout
-from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
+from prover import layout, waves
+from prover.allocation import evaluation_plan, training_plan
+from prover.artifacts import Artifact, OnShard, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
 from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
+from prover.ground import Ground
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import average, cold, correct, evaluate, init, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -196,35 +198,40 @@ class Loop:
         )
 
     def attempt(self, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
-        """Sample and verify, then correct and verify, turn by turn."""
-        config, series, place = self.config, f"r{number}", layout.sampled(number)
-        judged = [
-            overlapped(
-                lambda on_shard: sample.run(
-                    self.dir / place.attempts,
-                    problems=train,
-                    model=model,
-                    lease=self.lease,
-                    prompt=self.prompt,
-                    sampling=config.sampling,
-                    series=series,
-                    round=number,
-                    seed=config.seed,
-                    progress=self.progress,
-                    on_shard=on_shard,
-                ),
-                lambda attempts, ready: self.verify(
-                    self.dir / place.verdicts, series, train, attempts, earlier, ready, feedback=self._feedback(0)
-                ),
-                self.pool.close,
-            )
-        ]
+        """Sample and verify, wave by wave, then correct and verify, turn by turn."""
+        config, series = self.config, f"r{number}"
+        judged = waves.run(
+            training_plan(config.sampling),
+            lambda wave: layout.sampled(number, wave).under(self.dir),
+            lambda out, label, attempts, ready, known, on_shard: self.verify(
+                out,
+                f"{series}{label}",
+                train,
+                attempts,
+                [*earlier, *known],
+                ready,
+                feedback=self._feedback(0),
+                on_shard=on_shard,
+            ),
+            self.pool.close,
+            problems=train,
+            model=model,
+            lease=self.lease,
+            prompt=self.prompt,
+            sampling=config.sampling,
+            series=series,
+            round=number,
+            seed=config.seed,
+            progress=self.progress,
+        )
+        failed = judged
         for turn in range(1, config.correct.turns + 1):
-            judged.append(self._correct(turn, number, model, train, judged[-1], [*earlier, *judged]))
+            failed = [self._correct(turn, number, model, train, failed, [*earlier, *judged])]
+            judged += failed
         return judged
 
     def _correct(
-        self, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
+        self, turn: int, number: int, model: Model, train: Artifact, failed: list[Judged], earlier: list[Judged]
     ) -> Judged:
         config, series, place = self.config, f"r{number}", layout.corrected(number, turn)
         return overlapped(
@@ -270,6 +277,7 @@ class Loop:
         ready: Iterable[int] | None = None,
         until_proved: bool = False,
         feedback: Depth = "messages",
+        on_shard: OnShard = lambda _artifact, _index: None,
     ) -> Artifact:
         return verify.run(
             out,
@@ -283,6 +291,7 @@ class Loop:
             ready=ready,
             until_proved=until_proved,
             feedback=feedback,
+            on_shard=on_shard,
         )
 
     def train(self, number: int, start: Model, examples: Artifact) -> Model:
@@ -331,7 +340,7 @@ class Loop:
 
     def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
         out = self.dir / layout.scores(layout.portfolio(name))
-        return evaluate.run(out, problems=problems, judged=judged, ks=self.config.evaluate.k, ordered=True)
+        return evaluate.run(out, problems=problems, judged=[judged], ks=self.config.evaluate.k, ordered=True)
 
     def evaluate(
         self,
@@ -369,24 +378,13 @@ class Loop:
         seen: list[Judged],
     ) -> Artifact:
         """Sample ``n`` attempts a problem, verify beside it, score; ``seen`` gains what was judged."""
-        name = f"{series} {out.name}"
-        judged = overlapped(
-            lambda on_shard: sample.run(
-                out / layout.ATTEMPTS,
-                problems=problems,
-                model=model,
-                lease=self.lease,
-                prompt=self.prompt,
-                sampling=self.config.evaluation_sampling(n),
-                series=series,
-                round=number,
-                seed=self.config.seed,
-                progress=self.progress,
-                on_shard=on_shard,
-            ),
-            lambda attempts, ready: self.verify(out / layout.VERDICTS, name, problems, attempts, seen, ready),
-            self.pool.close,
+        config = self.config
+        sampling = config.evaluation_sampling(n)
+        plan = evaluation_plan(sampling)
+        ground = Ground(problems, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress)
+        judged = ground.attempt(
+            out, model, plan, sampling, series=series, round=number, label=f"{series} {out.name}", earlier=seen
         )
-        ks = sorted({k for k in (*self.config.evaluate.k, n) if k <= n})
-        seen.append(judged)
-        return evaluate.run(out / layout.SCORES, problems=problems, judged=judged, ks=ks, baseline=baseline)
+        seen.extend(judged)
+        ks = sorted({k for k in (*config.evaluate.k, n) if k <= n})
+        return ground.score(out, judged, ks=ks, plan=plan, baseline=baseline)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from prover.config.averages import (
     AverageConfig,
@@ -22,6 +22,7 @@ from prover.config.averages import (
 from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
 from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
+from prover.config.sampling import EvaluateConfig, SamplingConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
 from prover.config.training import SftConfig
@@ -33,6 +34,7 @@ __all__ = [
     "DareAverage",
     "EmbeddedLean",
     "EngineConfig",
+    "EvaluateConfig",
     "InitModel",
     "JsonlProblems",
     "LeanChoice",
@@ -44,6 +46,7 @@ __all__ = [
     "OpenAIEngine",
     "PretrainedModel",
     "ProblemsConfig",
+    "SamplingConfig",
     "ScriptedEngine",
     "Section",
     "SftConfig",
@@ -78,17 +81,6 @@ def without_placement(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
-
-
-class SamplingConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Completions per problem and round."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    max_tokens: int = Field(default=48, ge=1)
-    """New tokens per completion."""
 
 
 class ColdTactics(Section):
@@ -138,27 +130,6 @@ class SelectConfig(Section):
     """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
 
 
-class EvaluateConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Attempts per problem."""
-    k: tuple[int, ...] = (1, 8)
-    """The k of pass@k."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    control_n: int = Field(default=0, ge=0)
-    """Attempts per problem of the cold model at the end, the control; 0 leaves it out."""
-    portfolio: bool = False
-    """Run the fixed tactic list as a baseline."""
-
-    @model_validator(mode="after")
-    def _k_at_most_n(self) -> "EvaluateConfig":
-        if not self.k or min(self.k) < 1 or max(self.k) > self.n:
-            raise ValueError(f"every k must lie between 1 and n = {self.n}, got {list(self.k)}")
-        return self
-
-
 class StageConfig(Section):
     """What single stages read: the sections that are not about problems, models or rounds."""
 
@@ -186,8 +157,13 @@ class StageConfig(Section):
     def evaluation_sampling(self, n: int | None = None) -> SamplingConfig:
         """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
         drawn = self.evaluate
+        most = n or drawn.n
         return SamplingConfig(
-            n=n or drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=self.sampling.max_tokens
+            n=most,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=self.sampling.max_tokens,
+            enough=drawn.enough if drawn.enough is not None and drawn.enough <= most else None,
         )
 
 

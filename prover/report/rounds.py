@@ -13,7 +13,7 @@ from prover import layout
 from prover.artifacts import open_artifact
 from prover.console import duration
 from prover.records import TrainingExample
-from prover.report.run import RunReport, Score, SetTable, Share, read_run, read_score
+from prover.report.run import Round, RunReport, Score, SetTable, Share, read_run, read_score
 
 WIDE = 100
 """Columns from which intervals are written out."""
@@ -49,7 +49,7 @@ def print_scores(path: Path) -> None:
     score = read_score(path.parent.name, path)
     console = Console(highlight=False)
     shares = "  ".join(f"pass@{k} {_interval(share, wide=True)}" for k, share in score.passed.items())
-    tried = f"{score.n} tried each, on average" if _is_list(score) else f"{score.n} attempts each"
+    tried = f"{score.n} tried each, on average" if score.stops else f"{score.n} attempts each"
     console.print(f"{shares}  ({score.solved:,} solved with {tried}, in percent; {score.level})", markup=False)
     console.print(f"scores: {path}", markup=False, soft_wrap=True)
 
@@ -81,7 +81,7 @@ def set_table(table: SetTable, wide: bool) -> Table:
         top = ks and score.passed.get(ks[-1]) is not None and score.passed[ks[-1]].value == best
         grid.add_row(
             score.model,
-            f"~{score.n}" if _is_list(score) else str(score.n),
+            f"~{score.n}" if score.stops else str(score.n),
             *(_cell(score.passed.get(k), wide) for k in ks),
             *(_cell(score.beyond.get(k), wide) for k in hard),
             f"{100 * score.solved / table.problems:.1f}" if table.problems else "",
@@ -89,11 +89,6 @@ def set_table(table: SetTable, wide: bool) -> Table:
             style="bold" if top else "",
         )
     return grid
-
-
-def _is_list(score: Score) -> bool:
-    """Whether a fixed list was tried, which stops at a problem's first proof: its ``n`` is a mean."""
-    return "all" in score.passed
 
 
 def _columns(table: SetTable) -> list[str]:
@@ -122,7 +117,9 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     )
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
-    headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]
+    waves = any(r.waves > 1 for r in report.rounds)
+    headings = ["round", "attempts", "proved", *(["pass@1"] if waves else []), *(["corrected"] if corrected else [])]
+    headings += ["solved", "examples"]
     for heading in [*headings, *kinds]:
         grid.add_column(heading, justify="right", no_wrap=True)
     for r in report.rounds:
@@ -130,6 +127,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
             str(r.round),
             _number(r.attempts),
             _number(r.proved) if r.judged or r.attempts else "",
+            *([_first_wave(r)] if waves else []),
             *([f"{r.corrections_proved:,}/{r.corrections:,}" if r.corrections else ""] if corrected else []),
             _number(r.solved),
             _number(r.examples),
@@ -144,6 +142,11 @@ _LONGEST = ("verify", "sft", "evaluate")
 """What narrow terminals show: sampling runs beside checking, which ends last."""
 
 
+def _first_wave(r: Round) -> str:
+    """Percent proved of the attempts that every problem has alike; later waves are for the unsolved."""
+    return f"{100 * r.first_proved / r.first_judged:.1f}" if r.round and r.first_judged else OWED
+
+
 def _number(value: int) -> str:
     return f"{value:,}" if value else OWED
 
@@ -156,6 +159,10 @@ def _legend(report: RunReport) -> str:
         said.append("control: the model of round 0, given more samples instead of training.")
     if any(score.model == "tactic list" for table in report.sets for score in table.scores):
         said.append("tactic list: its first k entries.")
+    if any(score.stops and score.model != "tactic list" for table in report.sets for score in table.scores):
+        said.append("~n: on average, for solved problems are left; pass@k accounts for it.")
+    if any(r.waves > 1 for r in report.rounds):
+        said.append("pass@1 in training: of the first wave, before the unsolved get more attempts.")
     said.append("solved: training problems with a proof so far.")
     return " ".join(said)
 

@@ -32,7 +32,7 @@ LAYERS = [
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
         "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.config_file",
-        "prover.layout",
+        "prover.layout", "prover.allocation", "prover.passing",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
@@ -41,8 +41,8 @@ LAYERS = [
     ],
     ["prover.stages"],
     [
-        "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
-        "prover.report", "prover.serving",
+        "prover.pipeline", "prover.waves", "prover.single", "prover.ground", "prover.sweep", "prover.check",
+        "prover.doctor", "prover.report", "prover.serving",
     ],
     ["prover.cli", "prover.stage_commands", "prover.options", "prover.__main__"],
 ]  # fmt: skip
