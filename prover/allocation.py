@@ -71,10 +71,8 @@ def training_plan(sampling: SamplingConfig) -> Plan:
 def evaluation_plan(sampling: SamplingConfig) -> Plan:
     """Waves up to ``n``, which is then the most that a problem gets."""
     n, enough = sampling.n, sampling.enough
-    if enough is None:
-        return Plan((n,), n)
-    parts = {-(-n // FIRST), -(-n // 2)}
-    return Plan((*sorted(b for b in parts if enough <= b < n), n), n, enough)
+    inner = () if enough is None else sorted(b for b in {-(-n // FIRST), -(-n // 2)} if enough <= b < n)
+    return Plan((*inner, n), n, enough if inner else None)
 
 
 def is_open(tally: Tally, plan: Plan) -> bool:

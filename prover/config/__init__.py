@@ -157,13 +157,12 @@ class StageConfig(Section):
     def evaluation_sampling(self, n: int | None = None) -> SamplingConfig:
         """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
         drawn = self.evaluate
-        most = n or drawn.n
         return SamplingConfig(
-            n=most,
+            n=n or drawn.n,
             temperature=drawn.temperature,
             top_p=drawn.top_p,
             max_tokens=self.sampling.max_tokens,
-            enough=drawn.enough if drawn.enough is not None and drawn.enough <= most else None,
+            enough=drawn.enough,
         )
 
 

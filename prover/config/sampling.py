@@ -1,12 +1,10 @@
 """How attempts are drawn: for training, and for evaluation."""
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from prover.config.section import Section
-
-S = TypeVar("S", bound=Section)
 
 
 class SamplingConfig(Section):
@@ -19,13 +17,9 @@ class SamplingConfig(Section):
     max_tokens: int = Field(default=48, ge=1)
     """New tokens per completion."""
     enough: int | None = Field(default=None, ge=1)
-    """Proofs after which a problem is sampled no more; what that saves goes to the others. None samples all alike."""
+    """Proofs after which a problem is left in a round; what that saves goes to the others. None samples all alike."""
     budget: Literal["attempts", "tokens"] = "attempts"
     """What ``enough`` counts as saved and spends: attempts, or their completion tokens, for long answers."""
-
-    @model_validator(mode="after")
-    def _enough_within_n(self) -> "SamplingConfig":
-        return _within_n(self, self.n, self.enough)
 
 
 class EvaluateConfig(Section):
@@ -48,10 +42,4 @@ class EvaluateConfig(Section):
     def _k_at_most_n(self) -> "EvaluateConfig":
         if not self.k or min(self.k) < 1 or max(self.k) > self.n:
             raise ValueError(f"every k must lie between 1 and n = {self.n}, got {list(self.k)}")
-        return _within_n(self, self.n, self.enough)
-
-
-def _within_n(section: S, n: int, enough: int | None) -> S:
-    if enough is not None and enough > n:
-        raise ValueError(f"enough = {enough} proofs are never found in n = {n} attempts; lower enough, or leave it out")
-    return section
+        return self

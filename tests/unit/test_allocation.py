@@ -14,7 +14,7 @@ SAMPLINGS = st.integers(1, 40).flatmap(
     lambda n: st.builds(
         SamplingConfig,
         n=st.just(n),
-        enough=st.none() | st.integers(1, n),
+        enough=st.none() | st.integers(1, 2 * n),
         budget=st.sampled_from(["attempts", "tokens"]),
     )
 )
@@ -146,3 +146,9 @@ def test_saved_tokens_buy_fewer_long_attempts_than_short_ones() -> None:
     granted = allocation.more(plan, 3, past, 0)
     assert granted["short"] - granted["long"] in (0, 1)
     assert 500 <= 10 * granted["short"] + 100 * granted["long"] <= 600
+
+
+def test_more_proofs_than_attempts_are_never_enough() -> None:
+    assert evaluation_plan(SamplingConfig(n=4, enough=5)) == evaluation_plan(SamplingConfig(n=4))
+    past = {"a": Tally(4, 4, 4, 4), "b": Tally(4, 4, 4, 0)}
+    assert allocation.more(training_plan(SamplingConfig(n=4, enough=5)), 1, past, 0) == {}
