@@ -6,8 +6,8 @@ recorded: ``--run DIR --round R`` takes them from the verdicts of a finished rou
 first wave, which is what every problem has alike.
 
 Prints a table; the last line is a JSON object: for each ``enough`` the ratio, allocated over uniform, of attempts
-spent, of problems solved, of proofs that selection would keep, and the mean error of pass@1 by the naive formula and
-by the unbiased one, in percent points.
+spent, of problems solved, of proofs that selection would keep; then the mean error of pass@1 in percent points: by the
+naive formula, by the unbiased one, and of uniform sampling, which is chance.
 """
 
 import argparse
@@ -82,8 +82,14 @@ def errors(plan: Plan, rates: list[float], seed: int) -> dict[str, float]:
     true = sum(rates) / len(rates)
     naive = sum(pass_at_k(len(p.proved), sum(p.proved), 1) for p in past) / len(past)
     fair = sum(pass_at_k(len(p.proved), sum(p.proved), 1, plan.bounds, plan.enough) for p in past) / len(past)
-    spent = sum(len(p.proved) for p in past) / (plan.n * len(past))
-    return {"evaluation_attempts": spent, "naive_error": 100 * (naive - true), "unbiased_error": 100 * (fair - true)}
+    uniform = play(Plan((plan.n,), plan.n), rates, seed).values()
+    share = sum(sum(p.proved) for p in uniform) / (plan.n * len(past))
+    return {
+        "evaluation_attempts": sum(len(p.proved) for p in past) / (plan.n * len(past)),
+        "naive_error": 100 * (naive - true),
+        "unbiased_error": 100 * (fair - true),
+        "uniform_error": 100 * (share - true),
+    }
 
 
 def main() -> None:
@@ -97,7 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     count, seeds = (300, 2) if options.quick else (options.problems, options.seeds)
     result: dict[str, object] = {"n": options.n, "rates": "simulated"}
-    print(f"{'enough':>6} {'attempts':>9} {'solved':>7} {'kept':>6} {'evaluation':>11} {'naive':>6} {'unbiased':>9}")
+    names = ("enough", "attempts", "solved", "kept", "evaluation", "naive", "unbiased", "uniform")
+    print(" ".join(f"{name:>10}" for name in names))
     for enough in sorted({1, max(1, options.n // 8), max(1, options.n // 4)}):
         sampling = SamplingConfig(n=options.n, enough=enough)
         found: list[dict[str, float]] = []
@@ -110,8 +117,7 @@ def main() -> None:
             found.append({**ratios, **errors(evaluation_plan(sampling), rates, seed)})
         mean = {key: round(sum(f[key] for f in found) / len(found), 3) for key in found[0]}
         result[f"enough_{enough}"] = mean
-        row = list(mean.values())
-        print(f"{enough:>6} {row[0]:>9} {row[1]:>7} {row[2]:>6} {row[3]:>11} {row[4]:>6} {row[5]:>9}")
+        print(" ".join(f"{value:>10}" for value in (enough, *mean.values())))
     print(json.dumps(result))
 
 
