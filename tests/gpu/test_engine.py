@@ -10,7 +10,8 @@ from prover.engines import GenerationRequest, Sampling
 from prover.engines.hf import HfEngine
 from prover.records import ChatMessage, TrainingExample
 from prover.training.init_model import init_model
-from prover.training.sft import SftJob, train
+from prover.training.job import SftJob
+from prover.training.loop import train
 
 ANSWERS = {"zero": "by rfl", "succ": "by omega", "append": "by simp [nil_append]", "comm": "by grind"}
 

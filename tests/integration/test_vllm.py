@@ -93,6 +93,17 @@ def test_the_same_text_and_logprobs_before_and_after_a_swap(models: Path) -> Non
         assert not engine.fits((ChatMessage(role="user", content="x " * 100),))
 
 
+@pytest.mark.parametrize("spread", ["tensor_parallel_size", "data_parallel_size"])
+def test_two_processes_give_the_same_and_all_take_new_weights(models: Path, spread: str) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    with VllmEngine(models / "free_0", VllmConfig(type="vllm", options={**OPTIONS, spread: 2})) as engine:
+        alike(made(engine), reference(models / "free_0"))
+        assert engine.swap(models / "free_1")
+        for _ in range(2):  # with copies of the model, each has its turn
+            alike(made(engine), reference(models / "free_1"))
+
+
 def test_one_tensor_for_both_embeddings_is_never_swapped(models: Path) -> None:
     from prover.engines.vllm import VllmEngine
 

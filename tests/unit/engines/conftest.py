@@ -8,7 +8,8 @@ import pytest
 from prover.config import InitModel, SftConfig
 from prover.records import ChatMessage, TrainingExample
 from prover.training.init_model import init_model
-from prover.training.sft import SftJob, train
+from prover.training.job import SftJob
+from prover.training.loop import train
 
 WORDS = ["zero", "succ", "add", "comm", "simp", "omega", "rfl", "List", "nil", "cons", "append", "grind"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prover.artifacts import ArtifactWriter
-from prover.config import SftConfig
+from prover.config import SftConfig, SingleLaunch
 from prover.errors import InputError
 from prover.models import Model
 from prover.progress import Silent
@@ -19,6 +19,7 @@ def tune_on_nothing(folder: Path, *, clean: bool = False) -> None:
         base=Model(folder, "x", "m"),
         examples=[none],
         config=SftConfig(),
+        launch=SingleLaunch(),
         series="s",
         seed=0,
         progress=Silent(),

@@ -17,8 +17,11 @@ from prover.config import SftConfig
 from prover.errors import ModelError, TrainingError
 from prover.pretrained import load_model, load_tokenizer, read_checkpoint
 from prover.records import ChatMessage, TrainingExample
-from prover.training.batches import epoch, padded, schedule, tokenize
-from prover.training.sft import IGNORED, SftJob, SftProgress, collate, rate, train
+from prover.training.batches import epoch, padded, schedule, split, tokenize
+from prover.training.job import SftJob, TrainingProgress
+from prover.training.loop import train
+from prover.training.optimizer import rate
+from prover.training.sft import IGNORED, collate
 
 from .conftest import WORDS, example, write_examples
 
@@ -57,7 +60,7 @@ def greedy(path: Path, word: str) -> str:
 
 
 def test_it_learns_the_answers(base: Path, examples: Path, tmp_path: Path) -> None:
-    seen: list[SftProgress] = []
+    seen: list[TrainingProgress] = []
     made = train(job(base, examples, tmp_path, steps=160, learning_rate=6e-3), seen.append)
     assert [p.step for p in seen] == list(range(1, 161))
     assert seen[0].loss > 4
@@ -74,7 +77,7 @@ def test_resuming_after_kill_gives_the_same_bytes(base: Path, examples: Path, tm
     file = tmp_path / "job.json"
     file.write_text(cut.model_dump_json())
     process = subprocess.Popen(
-        [sys.executable, "-m", "prover.training.sft", str(file)],
+        [sys.executable, "-m", "prover.training.process", str(file)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -87,7 +90,7 @@ def test_resuming_after_kill_gives_the_same_bytes(base: Path, examples: Path, tm
     steps = [int(p.stem.removeprefix("step-")) for p in cut.work.glob("step-*")]
     assert len(steps) == 1
     assert steps[0] in (8, 16)
-    seen: list[SftProgress] = []
+    seen: list[TrainingProgress] = []
     train(cut, seen.append)
     assert seen[0].step == seen[0].steps == steps[0]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
@@ -99,14 +102,14 @@ def test_resuming_after_kill_gives_the_same_bytes(base: Path, examples: Path, tm
 def test_a_finished_job_returns_at_once(base: Path, examples: Path, tmp_path: Path) -> None:
     made = train(job(base, examples, tmp_path, steps=4))
     before = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
-    seen: list[SftProgress] = []
+    seen: list[TrainingProgress] = []
     assert train(job(base, examples, tmp_path, steps=4), seen.append) == made
     assert seen == []
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_state_of_another_training_is_refused(base: Path, examples: Path, tmp_path: Path) -> None:
-    def stop(progress: SftProgress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 9:
             raise KeyboardInterrupt
 
@@ -158,6 +161,21 @@ def test_batches_keep_to_the_budget_and_every_pass_sees_every_example() -> None:
     assert any((a.tolist() != b.tolist()) for a, b in zip(batches, epoch(lengths, 512, seed=1, number=1)))
 
 
+def test_passes_are_small_and_complete_and_change_only_rounding(base: Path, examples: Path, tmp_path: Path) -> None:
+    lengths = np.random.default_rng(0).integers(5, 90, 300)
+    for batch in epoch(lengths, 512, seed=1, number=0):
+        parts = split(lengths, batch, 128)
+        assert np.concatenate(parts).tolist() == batch.tolist()
+        assert all(len(p) * padded(int(lengths[p].max())) <= 128 or len(p) == 1 for p in parts)
+    passes = {"whole": None, "cut": 64}
+    for name, micro in passes.items():
+        train(job(base, examples, tmp_path / name, launch={"micro_batch_tokens": micro}, precision="float32"))
+    whole, cut = (load_file(tmp_path / name / "model/model.safetensors") for name in passes)
+    for name in whole:
+        assert torch.allclose(whole[name], cut[name], atol=2e-4), name
+    assert weights(tmp_path / "whole") != weights(tmp_path / "cut")  # or nothing was cut
+
+
 def test_the_order_is_the_same_wherever_training_resumes() -> None:
     lengths = np.random.default_rng(0).integers(5, 90, 200)
     whole = [b.tolist() for b in schedule(lengths, 512, 3, 0, 60)]
@@ -182,7 +200,7 @@ def test_long_examples_are_dropped_and_counted(base: Path, tmp_path: Path) -> No
         attempt_id=None,
     )
     file = write_examples(tmp_path / "e.jsonl", [example("add"), long])
-    seen: list[SftProgress] = []
+    seen: list[TrainingProgress] = []
     train(job(base, file, tmp_path / "a", steps=1), seen.append)
     assert (seen[0].examples, seen[0].dropped) == (1, 1)
     write_examples(file, [long])
@@ -233,7 +251,7 @@ def test_the_stored_dtype_is_the_base_models(base: Path, examples: Path, tmp_pat
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(base: Path, examples: Path, tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "from prover.training.sft import main; sys.exit(main(sys.argv[1:]))"
+        "from prover.training.process import main; sys.exit(main(sys.argv[1:]))"
     )
     file = tmp_path / "job.json"
     file.write_text(job(base, examples, tmp_path / "out", checkpoint_every=2).model_dump_json())
@@ -290,4 +308,6 @@ def test_torn_weights_are_one_line(base: Path, examples: Path, tmp_path: Path) -
 def test_the_job_file_survives_json(base: Path, examples: Path, tmp_path: Path) -> None:
     made = job(base, examples, tmp_path)
     assert SftJob.model_validate_json(made.model_dump_json()) == made
-    assert msgspec.json.decode(msgspec.json.encode(SftProgress(1, 2, 3, 4.0, 5, 6)), type=SftProgress).steps == 1
+    assert (
+        msgspec.json.decode(msgspec.json.encode(TrainingProgress(1, 2, 3, 4.0, 5, 6)), type=TrainingProgress).steps == 1
+    )
