@@ -30,7 +30,7 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     for table in report.sets:
         console.print(set_table(table, console.width >= WIDE))
     console.print(rounds_table(report, console.width >= WIDE))
-    console.print(_legend(report), style="dim", markup=False)
+    console.print(_legend(report, console.width >= WIDE), style="dim", markup=False)
     if report.owed:
         first = report.owed[0]
         console.print(
@@ -117,7 +117,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     )
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
-    waves = any(r.waves > 1 for r in report.rounds)
+    waves = wide and any(r.waves > 1 for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["pass@1"] if waves else []), *(["corrected"] if corrected else [])]
     headings += ["solved", "examples"]
     for heading in [*headings, *kinds]:
@@ -151,7 +151,7 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else OWED
 
 
-def _legend(report: RunReport) -> str:
+def _legend(report: RunReport, wide: bool) -> str:
     said = ["In percent of problems, with 95 % intervals; proofs: distinct ones."]
     if any(score.beyond for table in report.sets for score in table.scores):
         said.append("beyond: among the problems that the tactic list does not solve.")
@@ -162,7 +162,8 @@ def _legend(report: RunReport) -> str:
     if any(score.stops and score.model != "tactic list" for table in report.sets for score in table.scores):
         said.append("~n: on average, for solved problems are left; pass@k accounts for it.")
     if any(r.waves > 1 for r in report.rounds):
-        said.append("pass@1 in training: of the first wave, before the unsolved get more attempts.")
+        rate = "; pass@1 is the first wave's, in which all have as many" if wide else ""
+        said.append(f"attempts: the unsolved get more, so that proved of them is no pass rate{rate}.")
     said.append("solved: training problems with a proof so far.")
     return " ".join(said)
 

@@ -169,8 +169,11 @@ def test_waves_are_counted_together_and_the_first_tells_the_pass_rate(tmp_path: 
     assert {"round_01/sample_wave2", "round_01/evaluate/heldout/attempts_wave1"} <= {
         owed["stage"] for owed in report["owed"]
     }
-    said = " ".join(inspect(run).split())
-    assert "pass@1 in training: of the first wave" in said and " 12 2 20.0 " in said
+    said = " ".join(inspect(run, columns=120).split())
+    assert "pass@1 is the first wave's" in said and " 12 2 20.0 " in said
+    narrow = inspect(run)
+    assert "proved of them is no pass rate." in " ".join(narrow.split()) and "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
     series = {s.stage: s for s in read_problem(run, PROBLEMS[1].id).series}
     assert series["round 1 wave 1"].proved == 1
 
