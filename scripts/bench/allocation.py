@@ -3,7 +3,8 @@
 Each problem has a pass rate; attempts are drawn by it, by the plans that ``prover iterate`` uses, and both ways draw
 the same outcome for the same attempt. Rates are simulated (a Beta distribution: many hard problems, some easy ones), or
 recorded: ``--run DIR --round R`` takes them from the verdicts of a finished round, as proofs among the attempts of its
-first wave, which is what every problem has alike.
+first wave, which is what every problem has alike. (No proof among few attempts is taken for a rate of 0, which nothing
+can solve: let the run have many.)
 
 Prints a table; the last line is a JSON object: for each ``enough`` the ratio, allocated over uniform, of attempts
 spent, of problems solved, of proofs that selection would keep; then the mean error of pass@1 in percent points: by the
