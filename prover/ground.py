@@ -33,31 +33,28 @@ class Ground(msgspec.Struct, frozen=True):
     checker: Checker | None = None
     """Another kernel, which every proof is put to as well."""
     clean: bool = False
+    round: int = 0
+    """Of the loop; 0 for evaluations by themselves."""
+    seen: list[Judged] = msgspec.field(default_factory=list)
+    """What was judged here so far: verdicts on the same text are taken over."""
 
     def evaluate(self, out: Path, model: Model, *, sampling: SamplingConfig, ks: Sequence[int]) -> Artifact:
         """Scores of a model in ``out/scores``, attempts and verdicts beside."""
         plan = evaluation_plan(sampling)
-        return self.score(out, self.attempt(out, model, plan, sampling), ks=ks, plan=plan)
+        series = f"v{self.round}" if self.round else "e"
+        label = f"{series} {out.name}" if self.round else out.name
+        return self.score(out, self.attempt(out, model, plan, sampling, series, label), ks=ks, plan=plan)
 
     def attempt(
-        self,
-        out: Path,
-        model: Model,
-        plan: Plan,
-        sampling: SamplingConfig,
-        *,
-        series: str = "e",
-        round: int = 0,
-        label: str = "",
-        earlier: Sequence[Judged] = (),
+        self, out: Path, model: Model, plan: Plan, sampling: SamplingConfig, series: str, label: str
     ) -> list[Judged]:
-        """Attempts in ``out/attempts`` and verdicts in ``out/verdicts``, wave by wave. ``label`` is what progress calls
-        them, the folder's name by default; verdicts on the same text are taken over from ``earlier``."""
-        return waves.run(
+        """Attempts in ``out/attempts`` and verdicts in ``out/verdicts``, wave by wave; ``seen`` gains them. ``label``
+        is what progress calls them."""
+        judged = waves.run(
             plan,
             lambda wave: layout.within(wave).under(out),
             lambda place, wave, attempts, ready, known, on_shard: self.judge(
-                place, f"{label or out.name}{wave}", attempts, ready, earlier=[*earlier, *known], on_shard=on_shard
+                place, f"{label}{wave}", attempts, ready, known=known, on_shard=on_shard
             ),
             self.pool.close,
             problems=self.problems,
@@ -66,11 +63,13 @@ class Ground(msgspec.Struct, frozen=True):
             prompt=self.prompt,
             sampling=sampling,
             series=series,
-            round=round,
+            round=self.round,
             seed=self.seed,
             progress=self.progress,
             clean=self.clean,
         )
+        self.seen.extend(judged)
+        return judged
 
     def judge(
         self,
@@ -79,7 +78,7 @@ class Ground(msgspec.Struct, frozen=True):
         attempts: Artifact,
         ready: Iterable[int] | None = None,
         *,
-        earlier: Sequence[Judged] = (),
+        known: Sequence[Judged] = (),
         until_proved: bool = False,
         on_shard: OnShard = lambda _artifact, _index: None,
     ) -> Artifact:
@@ -92,7 +91,7 @@ class Ground(msgspec.Struct, frozen=True):
             limits=self.limits,
             series=series,
             progress=self.progress,
-            earlier=earlier,
+            earlier=[*self.seen, *known],
             ready=ready,
             until_proved=until_proved,
             on_shard=on_shard,

@@ -29,6 +29,8 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     console = Console(highlight=False)
     for table in report.sets:
         console.print(set_table(table, console.width >= WIDE))
+    if report.averages:
+        console.print(averages_table(report, console.width >= WIDE))
     console.print(rounds_table(report, console.width >= WIDE))
     console.print(_legend(report, console.width >= WIDE), style="dim", markup=False)
     if report.owed:
@@ -91,6 +93,25 @@ def set_table(table: SetTable, wide: bool) -> Table:
     return grid
 
 
+def averages_table(report: RunReport, wide: bool) -> Table:
+    """Each round's averages by pass@k, the one that the round goes on with marked."""
+    title = f"averages: tuned weights on {report.validation_problems:,} validation problems"
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    ks = sorted({k for averages in report.averages for score in averages.scores for k in score.passed}, key=int)
+    for heading in ("round", "weight", *(f"pass@{k}" for k in ks)):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for averages in report.averages:
+        for place, score in enumerate(averages.scores):
+            chosen = averages.chosen is not None and score.model == f"{averages.chosen:g}"
+            cells = (_cell(score.passed.get(k), wide) if score.finished else OWED for k in ks)
+            style = "bold" if chosen else "" if score.finished else "dim"
+            grid.add_row("" if place else str(averages.round), score.model, *cells, "best" * chosen, style=style)
+    return grid
+
+
 def _columns(table: SetTable) -> list[str]:
     """The k that a round was scored at; where no round was yet, those of the baselines. The control's larger k is its
     ``any of n``."""
@@ -137,7 +158,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     return grid
 
 
-_KINDS = ("sample", "verify", "correct", "sft", "average", "evaluate")
+_KINDS = ("sample", "verify", "correct", "sft", "dpo", "average", "evaluate")
 _LONGEST = ("verify", "sft", "evaluate")
 """What narrow terminals show: sampling runs beside checking, which ends last."""
 
@@ -164,6 +185,8 @@ def _legend(report: RunReport, wide: bool) -> str:
     if any(r.waves > 1 for r in report.rounds):
         rate = "; pass@1 is the first wave's, in which all have as many" if wide else ""
         said.append(f"attempts: the unsolved get more, so that proved of them is no pass rate{rate}.")
+    if report.averages:
+        said.append("best: what the round goes on with, chosen on the validation problems.")
     said.append("solved: training problems with a proof so far.")
     return " ".join(said)
 
