@@ -9,8 +9,9 @@ from pathlib import Path
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout, sweep
-from prover.artifacts import Artifact, provenance, run_lock, write_json
+from prover import layout, sweep, waves
+from prover.allocation import evaluation_plan, training_plan
+from prover.artifacts import Artifact, OnShard, provenance, run_lock, write_json
 from prover.claim import claim
 from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig
 from prover.engines.lease import EngineLease
@@ -21,7 +22,7 @@ from prover.overlap import overlapped
 from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import cold, correct, evaluate, init, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -178,35 +179,40 @@ class Loop:
         )
 
     def attempt(self, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
-        """Sample and verify, then correct and verify, turn by turn."""
-        config, series, place = self.config, f"r{number}", layout.sampled(number)
-        judged = [
-            overlapped(
-                lambda on_shard: sample.run(
-                    self.dir / place.attempts,
-                    problems=train,
-                    model=model,
-                    lease=self.lease,
-                    prompt=self.prompt,
-                    sampling=config.sampling,
-                    series=series,
-                    round=number,
-                    seed=config.seed,
-                    progress=self.progress,
-                    on_shard=on_shard,
-                ),
-                lambda attempts, ready: self.verify(
-                    self.dir / place.verdicts, series, train, attempts, earlier, ready, feedback=self._feedback(0)
-                ),
-                self.pool.close,
-            )
-        ]
+        """Sample and verify, wave by wave, then correct and verify, turn by turn."""
+        config, series = self.config, f"r{number}"
+        judged = waves.run(
+            training_plan(config.sampling),
+            lambda wave: layout.sampled(number, wave).under(self.dir),
+            lambda out, label, attempts, ready, known, on_shard: self.verify(
+                out,
+                f"{series}{label}",
+                train,
+                attempts,
+                [*earlier, *known],
+                ready,
+                feedback=self._feedback(0),
+                on_shard=on_shard,
+            ),
+            self.pool.close,
+            problems=train,
+            model=model,
+            lease=self.lease,
+            prompt=self.prompt,
+            sampling=config.sampling,
+            series=series,
+            round=number,
+            seed=config.seed,
+            progress=self.progress,
+        )
+        failed = judged
         for turn in range(1, config.correct.turns + 1):
-            judged.append(self._correct(turn, number, model, train, judged[-1], [*earlier, *judged]))
+            failed = [self._correct(turn, number, model, train, failed, [*earlier, *judged])]
+            judged += failed
         return judged
 
     def _correct(
-        self, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
+        self, turn: int, number: int, model: Model, train: Artifact, failed: list[Judged], earlier: list[Judged]
     ) -> Judged:
         config, series, place = self.config, f"r{number}", layout.corrected(number, turn)
         return overlapped(
@@ -252,6 +258,7 @@ class Loop:
         ready: Iterable[int] | None = None,
         until_proved: bool = False,
         feedback: Depth = "messages",
+        on_shard: OnShard = lambda _artifact, _index: None,
     ) -> Artifact:
         return verify.run(
             out,
@@ -265,6 +272,7 @@ class Loop:
             ready=ready,
             until_proved=until_proved,
             feedback=feedback,
+            on_shard=on_shard,
         )
 
     def train(
@@ -314,7 +322,7 @@ class Loop:
 
     def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
         out = self.dir / layout.scores(layout.portfolio(name))
-        return evaluate.run(out, problems=problems, judged=judged, ks=self.config.evaluate.k, ordered=True)
+        return evaluate.run(out, problems=problems, judged=[judged], ks=self.config.evaluate.k, ordered=True)
 
     def evaluate(
         self,
@@ -352,24 +360,14 @@ class Loop:
         seen: list[Judged],
     ) -> Artifact:
         """Sample ``n`` attempts a problem, verify beside it, score; ``seen`` gains what was judged."""
-        name = f"{series} {out.name}"
-        judged = overlapped(
-            lambda on_shard: sample.run(
-                out / layout.ATTEMPTS,
-                problems=problems,
-                model=model,
-                lease=self.lease,
-                prompt=self.prompt,
-                sampling=self.config.evaluation_sampling(n),
-                series=series,
-                round=number,
-                seed=self.config.seed,
-                progress=self.progress,
-                on_shard=on_shard,
-            ),
-            lambda attempts, ready: self.verify(out / layout.VERDICTS, name, problems, attempts, seen, ready),
-            self.pool.close,
+        config = self.config
+        sampling = config.evaluation_sampling(n)
+        plan = evaluation_plan(sampling)
+        ground = Ground(
+            *(problems, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress),
+            round=number,
+            seen=seen,
         )
-        ks = sorted({k for k in (*self.config.evaluate.k, n) if k <= n})
-        seen.append(judged)
-        return evaluate.run(out / layout.SCORES, problems=problems, judged=judged, ks=ks, baseline=baseline)
+        judged = ground.attempt(out, model, plan, sampling, series, f"{series} {out.name}")
+        ks = sorted({k for k in (*config.evaluate.k, n) if k <= n})
+        return ground.score(out, judged, ks=ks, plan=plan, baseline=baseline)

@@ -224,7 +224,7 @@ def corrected(
         return correct_stage.run(
             out,
             problems=source,
-            failed=open_judged(source, attempts, verdicts),
+            failed=[open_judged(source, attempts, verdicts)],
             model=asked_model(model, lease.config),
             lease=lease,
             prompt=Prompt(prompt or PromptConfig()),
@@ -382,4 +382,5 @@ def evaluated(
             seed=0,
             clean=clean,
         )
-        return ground.score(out, (attempts, ground.judge(out, attempts, until_proved=True)), ks=ks, ordered=True)
+        verdicts = ground.judge(out / layout.VERDICTS, out.name, attempts, until_proved=True)
+        return ground.score(out, [(attempts, verdicts)], ks=ks, ordered=True)

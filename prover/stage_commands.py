@@ -71,7 +71,7 @@ def sample(
     assignments: Set = None,
     clean: Clean = False,
 ) -> None:
-    """Sample whole proofs from a model."""
+    """Sample whole proofs from a model, n for each problem (sampling.enough needs verdicts, and is for iterate)."""
     from prover import single
     from prover.console import open_progress
 

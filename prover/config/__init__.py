@@ -22,6 +22,7 @@ from prover.config.averages import (
 from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
 from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
+from prover.config.sampling import EvaluateConfig, SamplingConfig
 from prover.config.section import Section
 from prover.config.selection import SelectConfig
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
@@ -45,6 +46,7 @@ __all__ = [
     "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
+    "EvaluateConfig",
     "InitModel",
     "JsonlProblems",
     "LaunchChoice",
@@ -59,6 +61,7 @@ __all__ = [
     "OpenAIEngine",
     "PretrainedModel",
     "ProblemsConfig",
+    "SamplingConfig",
     "ScriptedEngine",
     "Section",
     "SelectConfig",
@@ -97,17 +100,6 @@ def without_placement(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
-
-
-class SamplingConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Completions per problem and round."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    max_tokens: int = Field(default=48, ge=1)
-    """New tokens per completion."""
 
 
 class ColdTactics(Section):
@@ -155,27 +147,6 @@ class PairsConfig(Section):
     """Pairs kept of one problem."""
 
 
-class EvaluateConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Attempts per problem."""
-    k: tuple[int, ...] = (1, 8)
-    """The k of pass@k."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    control_n: int = Field(default=0, ge=0)
-    """Attempts per problem of the cold model at the end, the control; 0 leaves it out."""
-    portfolio: bool = False
-    """Run the fixed tactic list as a baseline."""
-
-    @model_validator(mode="after")
-    def _k_at_most_n(self) -> "EvaluateConfig":
-        if not self.k or min(self.k) < 1 or max(self.k) > self.n:
-            raise ValueError(f"every k must lie between 1 and n = {self.n}, got {list(self.k)}")
-        return self
-
-
 class StageConfig(Section):
     """What single stages read: the sections that are not about problems, models or rounds."""
 
@@ -210,7 +181,11 @@ class StageConfig(Section):
         """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
         drawn = self.evaluate
         return SamplingConfig(
-            n=n or drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=self.sampling.max_tokens
+            n=n or drawn.n,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=self.sampling.max_tokens,
+            enough=drawn.enough,
         )
 
 

@@ -55,6 +55,7 @@ tactics = ["by simp", "by rfl", "by simp [{1}]"]
 
 [sampling]
 n = 2
+enough = 1
 max_tokens = 16
 
 [correct]
@@ -108,6 +109,7 @@ def test_the_layout_is_what_the_loop_writes(run: Path) -> None:
     assert written == set(layout.stages(open_run(run)))
     assert {name.rpartition("/")[2] for name in written} >= {
         *("select", "sft", "pairs", "dpo", "average", "correct_1", "cold_verdicts"),
+        *("sample", "sample_wave3", "verify_wave3"),
     }
     assert not list(run.rglob("*.tmp"))
     assert json.loads((run / "config.json").read_text())["rounds"] == 1
@@ -119,6 +121,7 @@ def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:
     for attempts, verdicts in (
         ("round_00/cold_attempts", "round_00/cold_verdicts"),
         ("round_01/sample", "round_01/verify"),
+        ("round_01/sample_wave1", "round_01/verify_wave1"),
         ("round_01/correct_1", "round_01/verify_1"),
     ):
         tried = [a.id for a in open_artifact(run / attempts).read(Attempt)]
@@ -154,9 +157,29 @@ def test_no_accepted_proof_uses_its_own_theorem(run: Path) -> None:
             assert not set(verdict.used_constants) & forbidden[owner[verdict.attempt_id]]
 
 
+def test_what_is_proved_is_left_and_the_budget_goes_to_the_others(run: Path) -> None:
+    """The plan of n = 2 and enough = 1: 1, 2, 4 and 8 attempts for those who have no proof by then."""
+    proved: set[str] = set()
+    times: Counter[str] = Counter()
+    for wave, bound in enumerate((1, 2, 4, 8)):
+        place = layout.sampled(1, wave)
+        drawn = Counter(a.problem_id for a in open_artifact(run / place.attempts).read(Attempt))
+        assert not proved & set(drawn), "proved ones are drawn no more"
+        times += drawn
+        assert max(times.values()) <= bound
+        if wave == 1:
+            assert all(times[p] == 2 for p in times if p not in proved), "all others reach n"
+        owner = {a.id: a.problem_id for a in open_artifact(run / place.attempts).read(Attempt)}
+        proved |= {owner[v.attempt_id] for v in open_artifact(run / place.verdicts).read(Verdict) if v.proved}
+    assert proved and len(times) == 70
+    assert sum(times.values()) <= 2 * 70
+    assert set(times.values()) >= {1, 2, 3}, "saved by some, spent on others"
+
+
 def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
     proved: set[str] = set()
-    for name in ("round_00/cold_verdicts", "round_01/verify", "round_01/verify_1"):
+    rounds = [layout.sampled(1, wave).verdicts for wave in range(4)]
+    for name in ("round_00/cold_verdicts", *rounds, "round_01/verify_1"):
         proved |= {v.attempt_id for v in open_artifact(run / name).read(Verdict) if v.proved}
     examples = list(open_artifact(run / "round_01/select").read(TrainingExample))
     assert examples
@@ -166,7 +189,7 @@ def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
 def test_pairs_are_answers_of_this_run_to_one_prompt_and_the_next_model_learned_from_them(run: Path) -> None:
     tried: dict[str, Attempt] = {}
     verdicts: dict[str, Verdict] = {}
-    for place in (layout.cold(), layout.sampled(1), layout.corrected(1, 1)):
+    for place in (layout.cold(), *(layout.sampled(1, wave) for wave in range(4)), layout.corrected(1, 1)):
         tried |= {a.id: a for a in open_artifact(run / place.attempts).read(Attempt)}
         verdicts |= {v.attempt_id: v for v in open_artifact(run / place.verdicts).read(Verdict)}
     pairs = list(open_artifact(run / "round_01/pairs").read(PreferencePair))
@@ -184,8 +207,9 @@ def test_pairs_are_answers_of_this_run_to_one_prompt_and_the_next_model_learned_
 
 
 def test_corrections_show_the_failed_proof_and_leans_words(run: Path) -> None:
-    parents = {a.id: a for a in open_artifact(run / "round_01/sample").read(Attempt)}
-    verdicts = {v.attempt_id: v for v in open_artifact(run / "round_01/verify").read(Verdict)}
+    places = [layout.sampled(1, wave).under(run) for wave in range(4)]
+    parents = {a.id: a for attempts, _ in places for a in open_artifact(attempts).read(Attempt)}
+    verdicts = {v.attempt_id: v for _, folder in places for v in open_artifact(folder).read(Verdict)}
     corrections = list(open_artifact(run / "round_01/correct_1").read(Attempt))
     assert corrections
     for attempt in corrections:
@@ -317,7 +341,7 @@ def prover(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_another_configuration_is_refused_by_the_changed_keys(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    other.write_text(CONFIG.replace("n = 2\nmax_tokens = 16", "n = 3\nmax_tokens = 16"))
+    other.write_text(CONFIG.replace("n = 2\nenough = 1", "n = 3\nenough = 1"))
     done = prover("iterate", str(other), "--run-dir", str(run))
     assert done.returncode == 2
     assert "sampling.n: 2 -> 3" in done.stderr

@@ -34,7 +34,7 @@ LAYERS = [
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
         "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.config_file",
-        "prover.layout", "prover.claim",
+        "prover.layout", "prover.claim", "prover.allocation", "prover.passing",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
@@ -44,8 +44,8 @@ LAYERS = [
     ],
     ["prover.stages"],
     [
-        "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
-        "prover.report", "prover.serving", "prover.preference",
+        "prover.pipeline", "prover.waves", "prover.single", "prover.ground", "prover.sweep", "prover.check",
+        "prover.doctor", "prover.report", "prover.serving", "prover.preference",
     ],
     [
         "prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.extract_command",
