@@ -59,6 +59,8 @@ class Round(msgspec.Struct, frozen=True):
     examples: int = 0
     solved: int = 0
     """Training problems with at least one proof, this round and earlier."""
+    eval_loss: float | None = None
+    """Of the tuned model on the examples of held-out problems, nats a token."""
     seconds: dict[str, float] = {}
 
 
@@ -128,6 +130,7 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
         corrections_proved=sum(_count(made.get(turn.verdicts), "proved") for turn in turns),
         examples=_count(made.get(layout.select(number)), "examples"),
         solved=_count(made.get(layout.select(number)), "problems"),
+        eval_loss=tuned.counts.get("eval_loss") if (tuned := made.get(layout.sft(number))) else None,
         seconds=seconds,
     )
 
