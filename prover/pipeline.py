@@ -11,18 +11,20 @@ from typing import Any
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout
+from prover import layout, sweep
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
 from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
+from prover.ground import Ground
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
+from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -104,11 +106,17 @@ class Loop:
         self.progress = progress
         self.limits = config.lean.limits()
         self.prompt = Prompt(config.prompt)
+        self.valid: Ground | None = None
+        """What averages are chosen on."""
 
     def run(self) -> None:
         config = self.config
         train = self.problems(layout.TRAIN, config.train)
         sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
+        if config.average and config.average.validate_on:
+            valid = self.problems(layout.VALIDATE, config.average.validate_on)
+            sweep.check_apart(valid, train, sets, self.progress)
+            self.valid = Ground(valid, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress)
         listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
         baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
         seen: dict[str, list[Judged]] = {name: [listed[name]] if name in listed else [] for name in sets}
@@ -119,7 +127,7 @@ class Loop:
         for number in range(1, config.rounds + 1):
             learned += self.attempt(number, model, train, learned)
             examples = self._select(number, train, learned)
-            model = self.train(number, start, examples)
+            model = self.train(number, start, examples, train, learned)
             self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
@@ -286,8 +294,9 @@ class Loop:
             feedback=feedback,
         )
 
-    def train(self, number: int, start: Model, examples: Artifact) -> Model:
-        """Tune the starting model on everything proved so far; average the two where the configuration asks for it.
+    def train(self, number: int, start: Model, examples: Artifact, train: Artifact, judged: list[Judged]) -> Model:
+        """Tune the starting model on everything proved so far, then on preferences and average it with the start where
+        the configuration asks for it.
 
         Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
         inherited by the next (Polu et al. 2022, arXiv 2202.01344).
@@ -304,15 +313,11 @@ class Loop:
             seed=config.seed + number,
             progress=self.progress,
         )
-        if config.average is None:
-            return tuned
-        return average.run(
-            self.dir / layout.average(number),
-            parts=[(tuned, 1.0)],
-            base=start,
-            method=config.average,
-            seed=config.seed + number,
-            series=f"r{number}",
+        tuned = preferring(tuned, self.dir, number, config, train, judged, self.progress)
+        out = self.dir / layout.average(number)
+        valid, progress = self.valid, self.progress
+        return sweep.of_round(
+            out, number=number, tuned=tuned, base=start, config=config, ground=valid, progress=progress
         )
 
     def portfolio(self, name: str, problems: Artifact) -> Judged:

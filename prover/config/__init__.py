@@ -24,13 +24,24 @@ from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
 from prover.config.section import Section
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import LaunchChoice, LaunchConfig, LoraConfig, SftConfig, SingleLaunch, TrainingConfig
+from prover.config.training import (
+    DeepSpeedLaunch,
+    DpoConfig,
+    LaunchChoice,
+    LaunchConfig,
+    LoraConfig,
+    SftConfig,
+    SingleLaunch,
+    TrainingConfig,
+)
 
 __all__ = [
     "AverageConfig",
     "BreadcrumbsAverage",
     "CoreProblems",
     "DareAverage",
+    "DeepSpeedLaunch",
+    "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
     "InitModel",
@@ -144,6 +155,11 @@ class SelectConfig(Section):
     """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
 
 
+class PairsConfig(Section):
+    per_problem: int = Field(default=4, ge=1)
+    """Pairs kept of one problem."""
+
+
 class EvaluateConfig(Section):
     n: int = Field(default=8, ge=1)
     """Attempts per problem."""
@@ -184,6 +200,10 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    pairs: PairsConfig = PairsConfig()
+    """What is preferred to what, where there is ``dpo``."""
+    dpo: DpoConfig | None = None
+    """Preference optimization of each round's fine-tuned model; None leaves it out."""
     launch: LaunchChoice = SingleLaunch()
     """Where training runs."""
     average: AverageConfig | None = None
@@ -207,7 +227,7 @@ class IterateConfig(StageConfig):
     train: ProblemsConfig
     """The problems that are sampled and learned from."""
     evaluate_on: dict[str, ProblemsConfig] = Field(default={})
-    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
+    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train`` or ``validate_on``)."""
     model: ModelConfig
     """The starting model."""
     cold: ColdConfig | None = None
@@ -230,6 +250,24 @@ class IterateConfig(StageConfig):
     def _names_of_folders(cls, sets: dict[str, ProblemsConfig]) -> dict[str, ProblemsConfig]:
         """Each name becomes a folder beside ``train``."""
         for name in sets:
-            if name == "train" or not re.fullmatch(r"[\w-]+", name):
-                raise ValueError(f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train'")
+            if name in ("train", "validate_on") or not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(
+                    f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train' or 'validate_on'"
+                )
         return sets
+
+    @model_validator(mode="after")
+    def _chosen_on_others(self) -> "IterateConfig":
+        """What a set is chosen on it can no longer measure; the problems themselves are compared when they are read."""
+        choosing = self.average.validate_on if self.average else None
+        for name, section in self.evaluate_on.items():
+            if choosing is not None and _source(choosing) == _source(section):
+                raise ValueError(
+                    f"average.validate_on has the problems of evaluate_on.{name}, whose figures would be too good: "
+                    "choose on another split or file"
+                )
+        return self
+
+
+def _source(section: ProblemsConfig) -> dict[str, Any]:
+    return section.model_dump(exclude={"limit", "premises", "header"})

@@ -18,10 +18,11 @@ from prover.artifacts import read_manifest
 from prover.config_file import open_run
 from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
-from prover.records import Attempt, Problem, TrainingExample, Verdict
+from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
+from prover.sweep import SweepPoint
 
-Listed = Problem | Attempt | Verdict | TrainingExample | ProblemScore
+Listed = Problem | Attempt | Verdict | TrainingExample | PreferencePair | ProblemScore | SweepPoint
 
 _KINDS: dict[str, type[Listed]] = {
     "problems": Problem,
@@ -31,7 +32,9 @@ _KINDS: dict[str, type[Listed]] = {
     "verify": Verdict,
     "select": TrainingExample,
     "grammar": TrainingExample,
+    "pairs": PreferencePair,
     "evaluate": ProblemScore,
+    "sweep": SweepPoint,
 }
 """What the shards of a stage hold; stages that are not here hold a model."""
 
@@ -108,6 +111,16 @@ def _cells(row: Listed) -> dict[str, tuple[str, int | None]]:
         case TrainingExample():
             answer = row.messages[-1].content
             return {"example": (row.id, 2), "weight": (f"{row.weight:.2f}", None), "answer": (answer, 3)}
+        case PreferencePair():
+            return {
+                "pair": (row.id, 2),
+                "weight": (f"{row.weight:.2f}", None),
+                "chosen": (row.chosen, 2),
+                "rejected": (row.rejected, 2),
+            }
+        case SweepPoint():
+            passed = {f"pass@{k}": (f"{value:.1f}", None) for k, value in row.passed.items()}
+            return {"weight": (f"{row.tuned_weight:g}", 1), **passed, "": ("best" * row.chosen, 1)}
         case ProblemScore():
             beyond = "" if row.beyond is None else "yes" if row.beyond else "no"
             return {

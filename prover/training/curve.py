@@ -27,6 +27,8 @@ class TrainingStep(Record, frozen=True):
     """Put through the model, padding included."""
     eval_loss: float | None = None
     """Of the held-out examples, after it; None where they were not evaluated."""
+    accuracy: float | None = None
+    """Of its pairs, before it: the share whose chosen answer has gained more on the base model than the rejected."""
 
 
 class Best:

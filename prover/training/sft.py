@@ -1,17 +1,16 @@
 """Supervised fine-tuning: cross entropy on the answers, example by example weighted."""
 
-import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
-from prover.training.batches import Tokenized, padded
+from prover.training.backend import Backend
+from prover.training.batches import Tokenized
 from prover.training.objective import Sums
-
-IGNORED = -100
+from prover.training.packing import Packer
 
 
 class Answers:
@@ -23,6 +22,7 @@ class Answers:
         self.dropped = data.dropped
         self.problems = data.problems
         self.difficulty = data.difficulty
+        self._packer = Packer()
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -35,31 +35,11 @@ class Answers:
         data = self.data
         return float(np.dot(data.weights[items].astype(np.float64), data.lengths[items] - data.prompts[items]))
 
+    def prepare(self, backend: Backend, work: Path, recipe: str, budget: int, fast: bool) -> None:
+        """Nothing: the loss depends on the model alone."""
+
     def sums(self, model: Any, items: NDArray[np.int64], device: str) -> Sums:
-        inputs, targets, weights = collate(self.data, items)
-        first = int(self.data.prompts[items].min()) - 1  # the earliest place that predicts a token of an answer
-        places = torch.arange(first, inputs.shape[1], device=device)
-        inputs, targets, weights = inputs.to(device), targets[:, first:].to(device), weights.to(device)
-        kept = {"logits_to_keep": places} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-        # padding stands on the right, where a causal model cannot see it: no mask is needed
-        logits = model(input_ids=inputs, use_cache=False, **kept).logits
-        if not kept:
-            logits = logits[:, first:]
-        answered = targets != IGNORED
-        with torch.autocast(device, enabled=False):
-            losses = cross_entropy(logits[answered].float(), targets[answered], reduction="none")
-            weighted = (losses * weights[:, None].expand_as(targets)[answered]).sum()
-        return Sums(weighted, losses.detach().sum(), losses.numel(), inputs.numel())
-
-
-def collate(data: Tokenized, batch: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs (B, L), targets (B, L) with the token that each place should predict or ``IGNORED``, weights (B,)."""
-    width = padded(int(data.lengths[batch].max()))
-    inputs = torch.zeros((len(batch), width), dtype=torch.long)
-    targets = torch.full((len(batch), width), IGNORED, dtype=torch.long)
-    for row, index in enumerate(batch.tolist()):
-        tokens = torch.from_numpy(data.tokens[data.starts[index] : data.starts[index + 1]]).long()
-        inputs[row, : len(tokens)] = tokens
-        prompt = int(data.prompts[index])
-        targets[row, prompt - 1 : len(tokens) - 1] = tokens[prompt:]
-    return inputs, targets, torch.from_numpy(data.weights[batch])
+        answered = self._packer.answers(model, self.data, items, device)
+        weights = torch.from_numpy(self.data.weights[items]).to(device)[answered.owners]
+        logs = answered.logs
+        return Sums(-(logs * weights).sum(), -logs.detach().sum(), logs.numel(), answered.tokens)

@@ -17,7 +17,7 @@ from prover import layout
 from prover.artifacts import open_artifact, read_manifest
 from prover.config_file import load_config, open_run
 from prover.pipeline import iterate
-from prover.records import Attempt, Problem, TrainingExample, Verdict
+from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
 
 CONFIG = """
@@ -66,6 +66,15 @@ steps = 60
 batch_tokens = 2048
 checkpoint_every = 20
 
+[pairs]
+per_problem = 2
+
+[dpo]
+learning_rate = 1e-4
+steps = 4
+batch_tokens = 2048
+warmup_steps = 1
+
 [average]
 tuned_weight = 0.8
 
@@ -96,7 +105,9 @@ def test_the_layout_is_what_the_loop_writes(run: Path) -> None:
     """Every stage that the reports look for is there and finished, and there is nothing that they do not know of."""
     written = {str(path.parent.relative_to(run)) for path in run.rglob("artifact.json")}
     assert written == set(layout.stages(open_run(run)))
-    assert {name.rpartition("/")[2] for name in written} >= {"select", "sft", "average", "correct_1", "cold_verdicts"}
+    assert {name.rpartition("/")[2] for name in written} >= {
+        *("select", "sft", "pairs", "dpo", "average", "correct_1", "cold_verdicts"),
+    }
     assert not list(run.rglob("*.tmp"))
     assert json.loads((run / "config.json").read_text())["rounds"] == 1
     confinement = json.loads((run / "run.json").read_text())["confinement"]
@@ -151,6 +162,26 @@ def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
     assert all(e.attempt_id in proved for e in examples)
 
 
+def test_pairs_are_answers_of_this_run_to_one_prompt_and_the_next_model_learned_from_them(run: Path) -> None:
+    tried: dict[str, Attempt] = {}
+    verdicts: dict[str, Verdict] = {}
+    for place in (layout.cold(), layout.sampled(1), layout.corrected(1, 1)):
+        tried |= {a.id: a for a in open_artifact(run / place.attempts).read(Attempt)}
+        verdicts |= {v.attempt_id: v for v in open_artifact(run / place.verdicts).read(Verdict)}
+    pairs = list(open_artifact(run / "round_01/pairs").read(PreferencePair))
+    assert pairs and max(Counter(pair.problem_id for pair in pairs).values()) <= 2
+    for pair in pairs:
+        chosen, rejected = tried[pair.chosen_attempt_id], tried[pair.rejected_attempt_id]
+        assert verdicts[chosen.id].proved and verdicts[rejected.id].status not in ("proved", "timeout", "memory")
+        assert pair.messages == rejected.messages and pair.problem_id == chosen.problem_id == rejected.problem_id
+        assert (pair.chosen, pair.rejected) == (chosen.completion, rejected.completion)
+        assert pair.kind == "correction" or chosen.messages == rejected.messages
+    manifest = json.loads((run / "round_01/dpo/model/checkpoint.json").read_text())
+    assert manifest["parents"] == ["../sft/model"] and manifest["recipe"].startswith("dpo ")
+    averaged = json.loads((run / "round_01/average/model/checkpoint.json").read_text())
+    assert "../dpo/model" in averaged["parents"]
+
+
 def test_corrections_show_the_failed_proof_and_leans_words(run: Path) -> None:
     parents = {a.id: a for a in open_artifact(run / "round_01/sample").read(Attempt)}
     verdicts = {v.attempt_id: v for v in open_artifact(run / "round_01/verify").read(Verdict)}
@@ -166,7 +197,7 @@ def test_corrections_show_the_failed_proof_and_leans_words(run: Path) -> None:
 def test_the_models_are_ordinary_directories(run: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    for name in ("round_00/init/model", "round_01/sft/model", "round_01/average/model"):
+    for name in ("round_00/init/model", "round_01/sft/model", "round_01/dpo/model", "round_01/average/model"):
         tokenizer = AutoTokenizer.from_pretrained(run / name)
         model = AutoModelForCausalLM.from_pretrained(run / name)
         ids = tokenizer.apply_chat_template(

@@ -87,16 +87,26 @@ def test_the_stages_chain(folder: Path) -> None:
     prover("verify", folder / "correct", "--out", folder / "verify_1", *verify)
     assert set(statuses(folder / "verify_1").values()) == {"failed"}
 
-    pairs: list[object] = []
+    judgements: list[object] = []
     for attempts, verdicts in (("sample", "verify"), ("correct", "verify_1")):
-        pairs += ["--attempts", folder / attempts, "--verdicts", folder / verdicts]
-    said = prover("select", "--problems", shards, *pairs, "--out", folder / "select", *plain)
+        judgements += ["--attempts", folder / attempts, "--verdicts", folder / verdicts]
+    said = prover("select", "--problems", shards, *judgements, "--out", folder / "select", *plain)
     assert "2 examples" in said and "2 problems" in said
 
     training = ["--config", folder / "training.toml", "--set", "sft.steps=3"]
     (folder / "training.toml").write_text("rounds = 9\n[sft]\nsteps = 99\nbatch_tokens = 256\nwarmup_steps = 0\n")
     prover("sft", folder / "select", "--model", model, "--out", folder / "sft", *training)
-    prover("average", folder / "sft" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
+    said = prover("pairs", "--problems", shards, *judgements, "--out", folder / "pairs")
+    assert "2 pairs" in said and "0 corrections" in said
+    prover(
+        "dpo", folder / "pairs", "--model", folder / "sft" / "model", "--out", folder / "dpo", "--set", "dpo.steps=2"
+    )
+    assert (folder / "dpo" / "model" / "model.safetensors").exists()
+    result = CliRunner().invoke(
+        app, ["dpo", str(folder / "select"), "--model", str(model), "--out", str(folder / "no")]
+    )
+    assert result.exit_code == 2 and "holds no preference pairs; give the folder that `prover pairs`" in result.output
+    prover("average", folder / "dpo" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
     assert (folder / "mean" / "model" / "model.safetensors").exists()
 
     evaluation = ["-n", 2, "-k", 1, "-k", 2, "--set", "sampling.max_tokens=8", "--workers", 1, *plain]

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from prover.config import VllmEngine as VllmConfig
 from prover.engines import Completion, Engine, GenerationRequest, Sampling
 from prover.engines.hf import HfEngine
 from prover.engines.openai import OpenAIEngine
-from prover.errors import ConfigError
+from prover.errors import ConfigError, EngineError
 from prover.records import ChatMessage, TrainingExample
 from prover.training.init_model import init_model
 from prover.training.job import SftJob
@@ -167,6 +168,24 @@ def test_adapters_of_a_model_whose_embeddings_are_one_tensor(models: Path, tmp_p
             assert model == tuned[1] or engine.swap(model)
             alike(made(engine), reference(model))
         assert not engine.swap(models / "tied_1")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"no_such_option": 1}, ConfigError, "engine.options: .*no_such_option"),
+        ({"max_model_len": 1_000_000}, EngineError, "vLLM cannot start with .*tied_0: .*max_model_len"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_thread_behind(
+    models: Path, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    before = set(threading.enumerate())
+    with pytest.raises(error, match=said), VllmEngine(models / "tied_0", VllmConfig(type="vllm", options=options)):
+        pass
+    assert "vllm" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 @pytest.fixture
