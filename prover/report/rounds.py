@@ -139,8 +139,9 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
     waves = wide and any(r.waves > 1 for r in report.rounds)
+    evaluated = any(r.eval_loss is not None for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["pass@1"] if waves else []), *(["corrected"] if corrected else [])]
-    headings += ["solved", "examples", *(["new"] if wide else [])]
+    headings += ["solved", "examples", *(["new"] if wide else []), *(["held-out loss"] if evaluated else [])]
     for heading in [*headings, *kinds]:
         grid.add_column(heading, justify="right", no_wrap=True)
     for r in report.rounds:
@@ -153,6 +154,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
             _number(r.solved),
             _number(r.examples),
             *([f"{r.new:,}" if r.examples else OWED] if wide else []),
+            *([OWED if r.eval_loss is None else f"{r.eval_loss:.3f}"] if evaluated else []),
             *(duration(r.seconds[kind]) if kind in r.seconds else OWED for kind in kinds),
         ]
         grid.add_row(*cells, style="" if r.seconds else "dim")

@@ -71,6 +71,8 @@ class Round(msgspec.Struct, frozen=True):
     """Proofs among the examples that no earlier round has found."""
     solved: int = 0
     """Training problems with at least one proof, this round and earlier."""
+    eval_loss: float | None = None
+    """Of the tuned model on the examples of held-out problems, nats a token."""
     seconds: dict[str, float] = {}
 
 
@@ -158,6 +160,7 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
         examples=_count(made.get(layout.select(number)), "examples"),
         new=_count(made.get(layout.select(number)), "new"),
         solved=_count(made.get(layout.select(number)), "solved", "problems"),
+        eval_loss=tuned.counts.get("eval_loss") if (tuned := made.get(layout.sft(number))) else None,
         seconds=seconds,
     )
 
