@@ -218,9 +218,11 @@ def test_a_round_without_proofs_learns_the_earlier_ones_and_says_so(tmp_path: Pa
 
 
 def test_difficulty_is_the_share_of_first_attempts_that_failed(tmp_path: Path) -> None:
-    """Corrections and unjudged attempts do not count, nor does a list of tactics; equal statements count together."""
+    """Corrections and unjudged attempts do not count, nor do a list of tactics and a project's own proofs; equal
+    statements count together."""
     bench = Bench(tmp_path, {"p": ": True", "only_list": ": 1 = 1"}, {"q": ":  True", "fixed": ": 2 = 2"})
     bench.round(Try("p", "by grind"), Try("p", "by no", False), Try("only_list", "by simp"), stage="tactics")
+    bench.round(Try("p", "by exact trivial"), stage="seed attempts")
     bench.round(Try("p", "by simp"), Try("p", "by rfl"), Try("q", "by a", False), Try("q", "by b", None))
     bench.round(Try("q", "by c", False), Try("fixed", "by d", False), Try("fixed", "by omega", turn=1))
     found = {(e.problem_id, e.kind): e.difficulty for e in bench.examples()}
