@@ -10,7 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from prover.training.job import SftJob, TrainingProgress
+from pydantic import TypeAdapter
+
+from prover.training.job import Job, TrainingProgress
 from prover.training.loop import train
 
 COPIED_AT = 10
@@ -19,10 +21,10 @@ COPIED_AT = 10
 
 def main() -> None:
     for entry in json.loads(Path(sys.argv[1]).read_text()):
-        job = SftJob.model_validate(entry["job"])
+        job = TypeAdapter[Job](Job).validate_python(entry["job"])
         losses: list[float] = []
 
-        def seen(progress: TrainingProgress, job: SftJob = job, keep: str | None = entry.get("keep")) -> None:
+        def seen(progress: TrainingProgress, job: Job = job, keep: str | None = entry.get("keep")) -> None:
             losses.append(progress.loss)  # noqa: B023 - called while this list is the one
             if keep and progress.step == COPIED_AT and os.environ["RANK"] == "0":
                 shutil.copytree(job.work, keep)
