@@ -2,8 +2,8 @@
 
 ``cpu.txt`` is what ``make setup`` installs, with what serving Lean and asking servers take, apart from torch (whose
 build, and so whose hash, is the choice of the machine that installs it); ``dev.txt`` adds the tools for tests, lint and
-types, and DeepSpeed, which the tests train with. pip resolves the versions for the running interpreter and names the hashes of the wheels of every supported
-Python and platform; nothing is downloaded but metadata.
+types, and DeepSpeed, which the tests train with. pip resolves the versions for the running interpreter and names the
+hashes of the wheels of every supported Python and platform; nothing is downloaded but metadata.
 """
 
 import json
