@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prover import __version__, preference_commands, stage_commands
+from prover import __version__, extract_command, preference_commands, stage_commands
 from prover.options import (
     Cache,
     Commands,
@@ -262,6 +262,7 @@ def inspect(
 
 app.add_typer(stage_commands.app)
 app.add_typer(preference_commands.app)
+app.add_typer(extract_command.app)
 
 
 def main() -> None:

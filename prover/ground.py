@@ -33,6 +33,10 @@ class Ground(msgspec.Struct, frozen=True):
     checker: Checker | None = None
     """Another kernel, which every proof is put to as well."""
     clean: bool = False
+    round: int = 0
+    """Of the loop; 0 for evaluations by themselves."""
+    seen: list[Judged] = msgspec.field(default_factory=list)
+    """What was judged here so far: verdicts on the same text are taken over."""
 
     def evaluate(self, out: Path, model: Model, *, sampling: SamplingConfig, ks: Sequence[int]) -> Artifact:
         """Scores of a model in ``out/scores``, attempts and verdicts beside."""
@@ -44,8 +48,8 @@ class Ground(msgspec.Struct, frozen=True):
                 lease=self.lease,
                 prompt=self.prompt,
                 sampling=sampling,
-                series="e",
-                round=0,
+                series=f"v{self.round}" if self.round else "e",
+                round=self.round,
                 seed=self.seed,
                 progress=self.progress,
                 on_shard=on_shard,
@@ -54,6 +58,7 @@ class Ground(msgspec.Struct, frozen=True):
             lambda attempts, ready: self.judge(out, attempts, ready),
             self.pool.close,
         )
+        self.seen.append(judged)
         return self.score(out, judged, ks=ks, ordered=False)
 
     def judge(
@@ -66,8 +71,9 @@ class Ground(msgspec.Struct, frozen=True):
             attempts=attempts,
             pool=self.pool,
             limits=self.limits,
-            series=out.name,
+            series=f"v{self.round} {out.name}" if self.round else out.name,
             progress=self.progress,
+            earlier=self.seen,
             ready=ready,
             until_proved=until_proved,
             clean=self.clean,

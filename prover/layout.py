@@ -1,6 +1,6 @@
 """Where the loop puts what in a run directory: folder names relative to it. The loop and the reports share them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -8,10 +8,14 @@ from prover.config import ColdTactics, InitModel, IterateConfig
 
 TRAIN = "train"
 """Name of the set that is learned from, beside those for evaluation."""
+VALIDATE = "validate_on"
+"""Name of the set that averages are chosen on."""
 VERDICT_CACHE = ".verdicts.sqlite"
 """A run's own, where no other is given. Nothing depends on it: it can be deleted at any time."""
 ATTEMPTS, VERDICTS, SCORES = "attempts", "verdicts", "scores"
 """What an evaluation's folder holds."""
+AVERAGE = "average"
+"""Beside them, the average that was evaluated, where several are tried."""
 CHECKED = "checked"
 """There too, where another kernel was asked: the verdicts with its opinion."""
 AGREED = "agreed "
@@ -75,6 +79,11 @@ def average(number: int) -> str:
     return f"{round_folder(number)}/average"
 
 
+def weighed(average: str, weight: float) -> str:
+    """Folder of one weight's average and evaluation, where several are tried."""
+    return f"{average}/weight_{weight:g}"
+
+
 def portfolio(name: str) -> str:
     """Folder of the tactic list's evaluation on a set."""
     return f"portfolio/{name}"
@@ -106,6 +115,9 @@ def stages(config: IterateConfig) -> list[str]:
 def _stages(config: IterateConfig) -> Iterator[str]:
     names = list(config.evaluate_on)
     yield from (problems(name) for name in (TRAIN, *names))
+    sweep = config.average.sweep if config.average else ()
+    if sweep:
+        yield problems(VALIDATE)
     if config.evaluate.portfolio:
         yield from _evaluation(portfolio(name) for name in names)
     if isinstance(config.cold, ColdTactics):
@@ -128,6 +140,9 @@ def _stages(config: IterateConfig) -> Iterator[str]:
         if config.dpo:
             yield pairs(number)
             yield dpo(number)
+        for place in (weighed(average(number), weight) for weight in sorted(sweep)):
+            yield f"{place}/{AVERAGE}"
+            yield from _evaluation([place])
         if config.average:
             yield average(number)
         yield from _evaluation(evaluated(number, name) for name in names)
@@ -139,6 +154,6 @@ def _both(trial: Trial) -> tuple[str, str]:
     return trial.attempts, trial.verdicts
 
 
-def _evaluation(folders: Iterator[str]) -> Iterator[str]:
+def _evaluation(folders: Iterable[str]) -> Iterator[str]:
     for folder in folders:
         yield from (*_both(trial(folder)), scores(folder))

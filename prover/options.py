@@ -84,6 +84,14 @@ Project = Annotated[
 RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
 ]
+AskedModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        show_default=False,
+        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -122,6 +130,14 @@ def stage_config(
     named |= {key.replace("__", "."): value for key, value in options.items()}
     given = [(key, value) for key, value in named.items() if value is not None]
     return load_stage_config(config, [*(parse_override(text) for text in assignments or ()), *given])
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """``0.5,0.6`` as an option has it. Raises BadParameter."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 def problems_config(source: str, **values: Any) -> "ProblemsConfig":

@@ -11,19 +11,20 @@ from typing import Any
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout
+from prover import layout, sweep
 from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
 from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
 from prover.config_file import open_run
 from prover.engines.lease import EngineLease
 from prover.errors import ArtifactError
+from prover.ground import Ground
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
 from prover.overlap import overlapped
 from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import average, cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import cold, correct, evaluate, init, sample, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
@@ -105,11 +106,17 @@ class Loop:
         self.progress = progress
         self.limits = config.lean.limits()
         self.prompt = Prompt(config.prompt)
+        self.valid: Ground | None = None
+        """What averages are chosen on."""
 
     def run(self) -> None:
         config = self.config
         train = self.problems(layout.TRAIN, config.train)
         sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
+        if config.average and config.average.validate_on:
+            valid = self.problems(layout.VALIDATE, config.average.validate_on)
+            sweep.check_apart(valid, train, sets, self.progress)
+            self.valid = Ground(valid, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress)
         listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
         baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
         seen: dict[str, list[Judged]] = {name: [listed[name]] if name in listed else [] for name in sets}
@@ -307,15 +314,10 @@ class Loop:
             progress=self.progress,
         )
         tuned = preferring(tuned, self.dir, number, config, train, judged, self.progress)
-        if config.average is None:
-            return tuned
-        return average.run(
-            self.dir / layout.average(number),
-            parts=[(tuned, 1.0)],
-            base=start,
-            method=config.average,
-            seed=config.seed + number,
-            series=f"r{number}",
+        out = self.dir / layout.average(number)
+        valid, progress = self.valid, self.progress
+        return sweep.of_round(
+            out, number=number, tuned=tuned, base=start, config=config, ground=valid, progress=progress
         )
 
     def portfolio(self, name: str, problems: Artifact) -> Judged:

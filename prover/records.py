@@ -16,6 +16,7 @@ __all__ = [
     "Premise",
     "Problem",
     "Record",
+    "StateTactic",
     "TrainingExample",
     "Verdict",
 ]
@@ -98,7 +99,9 @@ class TrainingExample(Record, frozen=True):
     problem_id: str
     attempt_id: str | None
     weight: float = 1.0
-    kind: Literal["proof", "correction", "syntax"] = "proof"
+    kind: Literal["proof", "correction", "syntax", "seed"] = "proof"
+    """``seed``: from a Lean project, as its authors wrote it, with no verdict of ours. ``syntax``: of a grammar, most
+    likely no proof at all."""
     difficulty: float | None = None
     """1 - pass rate of its problem, where that is known."""
 
@@ -119,6 +122,18 @@ class PreferencePair(Record, frozen=True):
     rejected_attempt_id: str
     weight: float = 1.0
     kind: Literal["proof", "correction"] = "proof"
+
+
+class StateTactic(Record, frozen=True):
+    """One step of a proof in a Lean project: the goals before and after a tactic, as Lean prints them. ``premises`` are
+    the full names of the constants that the tactic mentions."""
+
+    id: str
+    problem_id: str
+    state_before: str
+    tactic: str
+    state_after: str
+    premises: tuple[str, ...] = ()
 
 
 class Checkpoint(Record, frozen=True):

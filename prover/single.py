@@ -300,6 +300,7 @@ def averaged(
     config: AverageConfig | None = None,
     seed: int = 0,
     clean: bool = False,
+    progress: Progress | None = None,
 ) -> Model:
     """One model made of several, in ``out/model``; weights are scaled to sum to 1.
 
@@ -313,6 +314,7 @@ def averaged(
             method=config,
             series=out.name,
             seed=seed,
+            progress=progress,
             clean=clean,
         )
 

@@ -29,6 +29,7 @@ from prover.config.training import (
     DpoConfig,
     LaunchChoice,
     LaunchConfig,
+    LoraConfig,
     SftConfig,
     SingleLaunch,
     TrainingConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "LeanChoice",
     "LeanConfig",
     "LinearAverage",
+    "LoraConfig",
     "MiniF2FProblems",
     "ModelConfig",
     "NativeLean",
@@ -225,7 +227,7 @@ class IterateConfig(StageConfig):
     train: ProblemsConfig
     """The problems that are sampled and learned from."""
     evaluate_on: dict[str, ProblemsConfig] = Field(default={})
-    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
+    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train`` or ``validate_on``)."""
     model: ModelConfig
     """The starting model."""
     cold: ColdConfig | None = None
@@ -248,6 +250,24 @@ class IterateConfig(StageConfig):
     def _names_of_folders(cls, sets: dict[str, ProblemsConfig]) -> dict[str, ProblemsConfig]:
         """Each name becomes a folder beside ``train``."""
         for name in sets:
-            if name == "train" or not re.fullmatch(r"[\w-]+", name):
-                raise ValueError(f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train'")
+            if name in ("train", "validate_on") or not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(
+                    f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train' or 'validate_on'"
+                )
         return sets
+
+    @model_validator(mode="after")
+    def _chosen_on_others(self) -> "IterateConfig":
+        """What a set is chosen on it can no longer measure; the problems themselves are compared when they are read."""
+        choosing = self.average.validate_on if self.average else None
+        for name, section in self.evaluate_on.items():
+            if choosing is not None and _source(choosing) == _source(section):
+                raise ValueError(
+                    f"average.validate_on has the problems of evaluate_on.{name}, whose figures would be too good: "
+                    "choose on another split or file"
+                )
+        return self
+
+
+def _source(section: ProblemsConfig) -> dict[str, Any]:
+    return section.model_dump(exclude={"limit", "premises", "header"})

@@ -1,12 +1,21 @@
 """How models are tuned, and on what."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from prover.config.section import Section
 from prover.config_faults import DEFAULT_LAUNCH
+
+
+class LoraConfig(Section):
+    """Low-rank adapters beside every linear layer but the output head (arXiv 2106.09685)."""
+
+    rank: int = Field(default=16, ge=1)
+    """Columns of an adapter's factors."""
+    alpha: float = Field(default=32.0, gt=0)
+    """An adapter's product counts with ``alpha / rank``."""
 
 
 class TrainingConfig(Section):
@@ -24,6 +33,22 @@ class TrainingConfig(Section):
     """AdamW's decoupled weight decay."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between resumable checkpoints."""
+    order: Literal["random", "easy_first"] = "random"
+    """Of the first pass over the examples: ``easy_first`` goes by difficulty, where that is not known by length. Later
+    passes are random."""
+    holdout: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the problems that are not trained on; the loss on their examples is taken twenty times."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations without a lower held-out loss after which training stops; the best weights are kept, whenever it
+    ends. None trains all steps and keeps the last."""
+    lora: LoraConfig | None = None
+    """Train adapters (LoRA); None trains all weights."""
+
+    @model_validator(mode="after")
+    def _has_something_to_wait_for(self) -> Self:
+        if self.patience is not None and not self.holdout:
+            raise ValueError("patience waits for a lower loss on held-out problems: set holdout too, such as 0.02")
+        return self
 
 
 class SftConfig(TrainingConfig):

@@ -91,7 +91,7 @@ def read_problem(run: Path, ident: str) -> ProblemReport:
 
 def _find(run: Path, config: IterateConfig, ident: str) -> tuple[str, int, Problem]:
     known: list[str] = []
-    for name in (layout.TRAIN, *config.evaluate_on):
+    for name in (layout.TRAIN, *config.evaluate_on, layout.VALIDATE):
         folder = run / layout.problems(name)
         if not (folder / "artifact.json").exists():
             continue
@@ -118,6 +118,12 @@ def _trials(config: IterateConfig, name: str) -> Iterator[tuple[str, layout.Tria
             yield f"round {number}", layout.sampled(number)
             for turn in range(1, config.correct.turns + 1):
                 yield f"round {number} correction {turn}", layout.corrected(number, turn)
+        return
+    if name == layout.VALIDATE:
+        for number in rounds[1:]:
+            for weight in sorted(config.average.sweep) if config.average else ():
+                folder = layout.weighed(layout.average(number), weight)
+                yield f"round {number} tuned weight {weight:g}", layout.trial(folder)
         return
     yield "tactic list", layout.trial(layout.portfolio(name))
     for number in rounds:

@@ -29,6 +29,8 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     console = Console(highlight=False)
     for table in report.sets:
         console.print(set_table(table, console.width >= WIDE))
+    if report.averages:
+        console.print(averages_table(report, console.width >= WIDE))
     console.print(rounds_table(report, console.width >= WIDE))
     console.print(_legend(report), style="dim", markup=False)
     if report.owed:
@@ -88,6 +90,25 @@ def set_table(table: SetTable, wide: bool) -> Table:
             f"{score.distinct_proofs:,}",
             style="bold" if top else "",
         )
+    return grid
+
+
+def averages_table(report: RunReport, wide: bool) -> Table:
+    """Each round's averages by pass@k, the one that the round goes on with marked."""
+    title = f"averages: tuned weights on {report.validation_problems:,} validation problems"
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    ks = sorted({k for averages in report.averages for score in averages.scores for k in score.passed}, key=int)
+    for heading in ("round", "weight", *(f"pass@{k}" for k in ks)):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for averages in report.averages:
+        for place, score in enumerate(averages.scores):
+            chosen = averages.chosen is not None and score.model == f"{averages.chosen:g}"
+            cells = (_cell(score.passed.get(k), wide) if score.finished else OWED for k in ks)
+            style = "bold" if chosen else "" if score.finished else "dim"
+            grid.add_row("" if place else str(averages.round), score.model, *cells, "best" * chosen, style=style)
     return grid
 
 
@@ -156,6 +177,8 @@ def _legend(report: RunReport) -> str:
         said.append("control: the model of round 0, given more samples instead of training.")
     if any(score.model == "tactic list" for table in report.sets for score in table.scores):
         said.append("tactic list: its first k entries.")
+    if report.averages:
+        said.append("best: what the round goes on with, chosen on the validation problems.")
     said.append("solved: training problems with a proof so far.")
     return " ".join(said)
 

@@ -62,6 +62,15 @@ class Round(msgspec.Struct, frozen=True):
     seconds: dict[str, float] = {}
 
 
+class Averages(msgspec.Struct, frozen=True):
+    """What a round's averages reached on the validation set, by ``tuned_weight``, the ``model`` of ``scores``; the
+    round goes on with ``chosen``."""
+
+    round: int
+    chosen: float | None
+    scores: tuple[Score, ...]
+
+
 class Owed(msgspec.Struct, frozen=True):
     """A stage that is not finished, with the shards it has written so far."""
 
@@ -77,6 +86,8 @@ class RunReport(msgspec.Struct, frozen=True):
     sets: tuple[SetTable, ...]
     done: tuple[str, ...]
     owed: tuple[Owed, ...]
+    validation_problems: int = 0
+    averages: tuple[Averages, ...] = ()
 
 
 def read_run(run: Path) -> RunReport:
@@ -92,6 +103,8 @@ def read_run(run: Path) -> RunReport:
         sets=tuple(_set(name, config, made) for name in config.evaluate_on),
         done=tuple(made),
         owed=tuple(Owed(s, sum(1 for _ in (run / s).glob("*.jsonl"))) for s in expected if s not in made),
+        validation_problems=_count(made.get(layout.problems(layout.VALIDATE)), "problems"),
+        averages=tuple(_averages(number, config, made) for number in _swept(config)),
     )
 
 
@@ -133,8 +146,9 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
 
 
 def _part_seconds(stage: str, manifest: Manifest) -> float:
-    """Sampling and checking of an evaluation run side by side: the checking ends last, so that it alone counts."""
-    return 0.0 if stage.startswith("evaluate/") and stage.endswith("/attempts") else manifest.seconds
+    """Sampling and checking of an evaluation run side by side: the checking ends last, so that it alone counts. A
+    sweep is no more than its parts."""
+    return 0.0 if stage.endswith("/attempts") or manifest.stage == "sweep" else manifest.seconds
 
 
 def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTable:
@@ -154,6 +168,19 @@ def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTabl
         beyond_problems=unsolved,
         scores=tuple(scores),
     )
+
+
+def _swept(config: IterateConfig) -> range:
+    """Rounds that choose among averages."""
+    return range(1, config.rounds + 1 if config.average and config.average.sweep else 1)
+
+
+def _averages(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Averages:
+    place = layout.average(number)
+    weights = sorted(config.average.sweep) if config.average else []
+    folders = {f"{weight:g}": layout.scores(layout.weighed(place, weight)) for weight in weights}
+    chosen = made[place].counts["tuned_weight"] if place in made else None
+    return Averages(number, chosen, tuple(_score(name, folder, made.get(folder)) for name, folder in folders.items()))
 
 
 def _level(manifest: Manifest) -> str:

@@ -20,8 +20,9 @@ from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
+from prover.sweep import SweepPoint
 
-Listed = Problem | Attempt | Verdict | TrainingExample | PreferencePair | ProblemScore
+Listed = Problem | Attempt | Verdict | TrainingExample | PreferencePair | ProblemScore | SweepPoint
 
 _KINDS: dict[str, type[Listed]] = {
     "problems": Problem,
@@ -33,6 +34,7 @@ _KINDS: dict[str, type[Listed]] = {
     "grammar": TrainingExample,
     "pairs": PreferencePair,
     "evaluate": ProblemScore,
+    "sweep": SweepPoint,
 }
 """What the shards of a stage hold; stages that are not here hold a model."""
 
@@ -116,6 +118,9 @@ def _cells(row: Listed) -> dict[str, tuple[str, int | None]]:
                 "chosen": (row.chosen, 2),
                 "rejected": (row.rejected, 2),
             }
+        case SweepPoint():
+            passed = {f"pass@{k}": (f"{value:.1f}", None) for k, value in row.passed.items()}
+            return {"weight": (f"{row.tuned_weight:g}", 1), **passed, "": ("best" * row.chosen, 1)}
         case ProblemScore():
             beyond = "" if row.beyond is None else "yes" if row.beyond else "no"
             return {

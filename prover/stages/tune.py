@@ -47,7 +47,7 @@ class Tuning:
 
     def run(self, job: "Job", progress: Progress, on_step: "Callable[[TrainingProgress], None] | None" = None) -> Model:
         """Train, from the last checkpoint where there is one; the tuned model."""
-        from prover.training import launch  # late
+        from prover.training.launch import run as launched
 
         with progress.stage(self._name, self._steps, "steps") as meter:
 
@@ -56,7 +56,7 @@ class Tuning:
                 if on_step:
                     on_step(made)
 
-            result = launch.run(job, told)
+            result = launched(job, told)
         return self.finish(result.step)
 
     def finish(self, steps: int) -> Model:

@@ -5,18 +5,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from typing import get_args
 
 import msgspec
 
 from lean_env.answers import CERTIFICATION
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Depth, Limits, StatementFailure
-from prover.artifacts import Artifact, ArtifactWriter, owed_problems
+from prover.artifacts import Artifact, ArtifactWriter, owed_problems, read_manifest
 from prover.progress import Meter, Progress
 from prover.records import Attempt, Problem, Verdict
 
 PROBLEMS_PER_WORKER = 32
 """Where attempts are tried in turn: how many problems are under way at least, so that no worker waits."""
+
+_DEPTHS: tuple[Depth, ...] = get_args(Depth)
+"""Each tells what those before it tell."""
+_TOLD = frozenset({"proved", "timeout", "memory"})
+"""Verdicts that nothing is corrected by, however much they tell."""
 
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
@@ -223,7 +229,7 @@ def _turns(
     for index in shards:
         by_id = {p.id: p for p in problems.read_shard(index, Problem)}
         shard = _Shard(attempts.read_shard(index, Attempt))
-        before = _known(index, earlier, certify)
+        before = _known(index, earlier, certify, feedback)
         turns: dict[str, deque[CheckRequest]] = {}
         for attempt in shard.attempts:
             key = (attempt.problem_id, attempt.proof or "")
@@ -271,14 +277,17 @@ def _first_proof(turns: Iterator[deque[CheckRequest]], board: _Board, few: int) 
             board.skip(turn)
 
 
-def _known(index: int, earlier: Sequence[Judged], certify: bool) -> dict[Key, Verdict]:
-    """Verdicts of finished stages on candidates of this shard's problems; they cost no second check."""
+def _known(index: int, earlier: Sequence[Judged], certify: bool, feedback: Depth) -> dict[Key, Verdict]:
+    """Verdicts of finished stages on candidates of this shard's problems; they cost no second check. One that tells
+    less than is wanted now is left out, unless there is no more to tell."""
     found: dict[Key, Verdict] = {}
     for attempts, verdicts in earlier:
+        told = read_manifest(verdicts.path).recipe.get("feedback", "messages")
+        deep = _DEPTHS.index(told) >= _DEPTHS.index(feedback)
         proofs = {a.id: (a.problem_id, a.proof) for a in attempts.read_shard(index, Attempt) if a.proof is not None}
         for verdict in verdicts.read_shard(index, Verdict):
             place = proofs.get(verdict.attempt_id)
             enough = not certify or not verdict.proved or verdict.level == "certified"
-            if place is not None and enough:
+            if place is not None and enough and (deep or verdict.status in _TOLD):
                 found[place] = msgspec.structs.replace(verdict, seconds=0.0, heartbeats=0)
     return found

@@ -149,6 +149,13 @@ def chunks(paths: Sequence[Path], kind: type[_Item]) -> Iterator[list[_Item]]:
         yield chunk
 
 
+def easy_first(lengths: NDArray[np.int64], difficulty: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices by difficulty, and by length among equals. Where the difficulty is NaN, the share of examples that are
+    shorter takes its place."""
+    shorter = np.searchsorted(np.sort(lengths), lengths) / max(len(lengths), 1)
+    return np.lexsort((lengths, np.where(np.isnan(difficulty), shorter, difficulty)))
+
+
 def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> list[NDArray[np.int64]]:
     """The batches of one pass: example indices, each batch at most ``budget`` tokens.
 
@@ -192,11 +199,15 @@ def padded(length: int) -> int:
     return -(-length // ROUND_TO) * ROUND_TO
 
 
-def schedule(lengths: NDArray[np.int64], budget: int, seed: int, start: int, steps: int) -> Iterator[NDArray[np.int64]]:
-    """The batches of steps ``start`` to ``steps``, pass after pass."""
+def schedule(
+    lengths: NDArray[np.int64], budget: int, seed: int, start: int, steps: int, first: NDArray[np.int64] | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """The batches of steps ``start`` to ``steps``, pass after pass; those of the first pass in the order ``first``,
+    where it is given."""
     step, number = 0, 0
     while step < steps:
-        for batch in epoch(lengths, budget, seed, number):
+        ordered = _cut(lengths, first, budget) if first is not None and number == 0 else None
+        for batch in ordered or epoch(lengths, budget, seed, number):
             if step >= steps:
                 return
             if step >= start:

@@ -23,6 +23,16 @@ class TuningJob(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; ``auto`` takes bfloat16 where the processor multiplies that fast."""
 
+    @property
+    def curve(self) -> Path:
+        """JSONL of TrainingStep, which grows while training goes on and stays."""
+        return curve_of(self.output)
+
+
+def curve_of(model: Path) -> Path:
+    """Where the training curve of a tuned model lies."""
+    return model.with_name(f"{model.name}.curve.jsonl")
+
 
 class SftJob(TuningJob):
     """One fine-tuning, complete: what ``JOB.json`` holds."""
@@ -63,5 +73,7 @@ class TrainingProgress(msgspec.Struct, frozen=True):
     """Or pairs."""
     dropped: int
     """Those longer than the context or the batch, left out."""
+    eval_loss: float | None = None
+    """On the held-out problems, where they were evaluated after this step."""
     accuracy: float | None = None
     """Of pairs: the share whose chosen answer has gained more on the base model than the rejected one."""

@@ -7,7 +7,7 @@ import torch
 
 from prover.device import Device, pick_device, use_threads
 from prover.pretrained import load_model, quiet
-from prover.training import state
+from prover.training import lora, state
 from prover.training.optimizer import CLIP, grouped
 
 
@@ -79,7 +79,10 @@ class SingleProcess:
 
     def write(self, folder: Path | None, dtype: torch.dtype) -> None:
         with quiet():
-            self.model.to(dtype).save_pretrained(folder)
+            if lora.is_adapted(self.model):
+                lora.write(self.model, self.model.state_dict(), folder, dtype)
+            else:
+                self.model.to(dtype).save_pretrained(folder)
 
 
 def trained(model: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from prover.config import VllmEngine as VllmConfig
 from prover.engines import Completion, Engine, GenerationRequest, Sampling
 from prover.engines.hf import HfEngine
 from prover.engines.openai import OpenAIEngine
+from prover.errors import ConfigError, EngineError
 from prover.records import ChatMessage
 from prover.training.init_model import init_model
 
@@ -93,12 +95,41 @@ def test_the_same_text_and_logprobs_before_and_after_a_swap(models: Path) -> Non
         assert not engine.fits((ChatMessage(role="user", content="x " * 100),))
 
 
+@pytest.mark.parametrize("spread", ["tensor_parallel_size", "data_parallel_size"])
+def test_two_processes_give_the_same_and_all_take_new_weights(models: Path, spread: str) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    with VllmEngine(models / "free_0", VllmConfig(type="vllm", options={**OPTIONS, spread: 2})) as engine:
+        alike(made(engine), reference(models / "free_0"))
+        assert engine.swap(models / "free_1")
+        for _ in range(2):  # with copies of the model, each has its turn
+            alike(made(engine), reference(models / "free_1"))
+
+
 def test_one_tensor_for_both_embeddings_is_never_swapped(models: Path) -> None:
     from prover.engines.vllm import VllmEngine
 
     with VllmEngine(models / "tied_0", VllmConfig(type="vllm", options=OPTIONS)) as engine:
         alike(made(engine), reference(models / "tied_0"))
         assert not engine.swap(models / "tied_1")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"no_such_option": 1}, ConfigError, "engine.options: .*no_such_option"),
+        ({"max_model_len": 1_000_000}, EngineError, "vLLM cannot start with .*tied_0: .*max_model_len"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_thread_behind(
+    models: Path, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    before = set(threading.enumerate())
+    with pytest.raises(error, match=said), VllmEngine(models / "tied_0", VllmConfig(type="vllm", options=options)):
+        pass
+    assert "vllm" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 @pytest.fixture

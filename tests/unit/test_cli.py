@@ -39,7 +39,7 @@ def options() -> Iterator[tuple[str, Any]]:
 def test_every_command_of_the_issue_is_there() -> None:
     group: Any = typer.main.get_command(app)
     assert set(group.commands) == {
-        *("setup", "doctor", "check", "problems", "init-model", "iterate", "inspect", "serve-lean"),
+        *("setup", "doctor", "check", "problems", "extract", "init-model", "iterate", "inspect", "serve-lean"),
         *("sample", "verify", "certify", "correct", "select", "sft", "pairs", "dpo", "average", "evaluate"),
     }
     assert all(command.help for command in group.commands.values())
@@ -73,7 +73,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["iterat"], "Did you mean 'iterate'?"),
+        (["iteratee"], "Did you mean 'iterate'?"),
         (["iterate", "c.toml", "--run-dri", "x"], "--run-dir"),
         (["iterate", "none.toml"], "none.toml: cannot be read (No such file or directory)"),
         (["check"], "give Lean files, or --jsonl IN together with --out OUT"),

@@ -25,6 +25,8 @@ HEAVY = {
     "openai",
     "starlette",
     "uvicorn",
+    "lean_dojo",
+    "loguru",
 }
 
 LAYERS = [
@@ -37,14 +39,17 @@ LAYERS = [
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
         "prover.conversations", "prover.extraction", "prover.feedback",
-        "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean",
+        "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean", "prover.projects",
     ],
     ["prover.stages"],
     [
         "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
         "prover.report", "prover.serving", "prover.preference",
     ],
-    ["prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.options", "prover.__main__"],
+    [
+        "prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.extract_command",
+        "prover.options", "prover.__main__",
+    ],
 ]  # fmt: skip
 """Lowest first; a module imports from its own layer and those below."""
 
