@@ -21,7 +21,7 @@ from prover.config import DeepSpeedLaunch
 from prover.device import Device, pick_device, use_threads
 from prover.errors import ConfigError
 from prover.pretrained import load_model, quiet
-from prover.training import state
+from prover.training import lora, state
 from prover.training.optimizer import CLIP, grouped
 from prover.training.single import trained
 from prover.training.zero_options import options
@@ -154,19 +154,24 @@ class ZeroProcess:
         from deepspeed.utils import safe_get_full_fp32_param
 
         module = self.model.module
+        adapted = lora.is_adapted(module)
+        read_as = torch.float32 if adapted else dtype  # sums are rounded once
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in module.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self.launch.zero == 3):
                 # What is trained has a more exact twin in the optimizer, unless nothing is split.
                 exact = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
                 if folder is not None:
-                    tensors[name] = (parameter if exact is None else exact).detach().to("cpu", dtype, copy=True)
+                    tensors[name] = (parameter if exact is None else exact).detach().to("cpu", read_as, copy=True)
         if folder is not None:
             stored = {
                 name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())
             }
             with quiet():
-                module.save_pretrained(folder, state_dict={**tensors, **stored})
+                if adapted:
+                    lora.write(module, {**tensors, **stored}, folder, dtype)
+                else:
+                    module.save_pretrained(folder, state_dict={**tensors, **stored})
         torch.distributed.barrier()
 
     # What follows differs between the stages: where DeepSpeed keeps the optimizer's weights and moments.

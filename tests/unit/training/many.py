@@ -1,4 +1,4 @@
-"""Run jobs one after the other in the processes of one launch: ``python -m torch.distributed.run ... many.py PLAN.json``.
+"""``many.py PLAN.json`` under torch's launcher: run jobs one after the other in the processes of one launch.
 
 The plan is a list of objects: ``job``; ``keep``, where to leave a copy of the work directory as it was after a step.
 """

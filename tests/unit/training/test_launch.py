@@ -1,4 +1,4 @@
-"""What is launched can be killed anywhere: nothing is lost, nothing is left running, and what went wrong is one line."""
+"""What is launched can be killed anywhere: nothing is lost, nothing is left running, what went wrong is one line."""
 
 import importlib.util
 import os
@@ -80,7 +80,7 @@ def test_kills_lose_nothing_and_leave_nobody(base: Path, examples: Path, tmp_pat
         run(made, at(first + 12, interrupt))
     second = left()
     assert second > first
-    with pytest.raises(TrainingError, match="could not be run"):
+    with pytest.raises(TrainingError, match="the launcher of the training ended"):
         run(made, at(second + 12, lambda: processes_of(made)["launcher"][0].kill()))
     third = left()
     assert third > second
@@ -157,7 +157,7 @@ def test_a_launch_waits_for_an_earlier_one_to_end(tmp_path: Path) -> None:
     )
     assert holder.stdin is not None and holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(RunLockedError, match="an earlier start are still at work .node1 pid 7."):
+    with pytest.raises(RunLockedError, match=r"an earlier start are still at work .node1 pid 7."):
         settle(folder, seconds=0.2)
     holder.stdin.close()
     settle(folder)
@@ -167,29 +167,30 @@ def test_a_launch_waits_for_an_earlier_one_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["single", "deepspeed"])
 def test_too_little_memory_names_the_settings(base: Path, examples: Path, tmp_path: Path, kind: str) -> None:
-    """The address space is limited once everything is loaded, in a process of its own."""
+    """The address space is limited once a small training has loaded everything, in a process of its own."""
     if kind == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed")
     many = tmp_path / "many.jsonl"
     many.write_bytes(examples.read_bytes() * 60)
     launch = {"type": kind, **({} if kind == "single" else {"zero": 1})}
+    small = job(base, examples, tmp_path / "small", launch=launch, precision="float32", steps=2)
     made = job(base, many, tmp_path / "out", launch=launch, batch_tokens=60_000, precision="float32")
     file = tmp_path / "launch" / "job.json"
     file.parent.mkdir()
     file.write_text(made.model_dump_json())
     code = (
-        "import resource, sys\nimport psutil\nimport prover.training.loop as loop\n"
-        "real = loop.tokenize\n"
-        "def limited(*arguments):\n"
-        "    size = psutil.Process().memory_info().vms + 120_000_000\n"
-        "    resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
-        "    return real(*arguments)\n"
-        "loop.tokenize = limited\n"
-        "from prover.training.process import main\nsys.exit(main(sys.argv[1:]))"
+        "import resource, sys, psutil\n"
+        "from prover.training.job import SftJob\n"
+        "from prover.training.loop import train\n"
+        "from prover.training.process import main\n"
+        "train(SftJob.model_validate_json(sys.argv[2]))\n"
+        "size = psutil.Process().memory_info().vms + 150_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
+        "sys.exit(main(sys.argv[1:2]))"
     )
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file)],
+        [sys.executable, "-c", code, str(file), small.model_dump_json()],
         cwd=ROOT, env={**os.environ, **alone, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
