@@ -143,7 +143,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     )
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
-    evaluated = any(r.eval_loss is not None for r in report.rounds)
+    evaluated = wide and any(r.eval_loss is not None for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]
     headings += ["held-out loss"] if evaluated else []
     for heading in [*headings, *kinds]:
