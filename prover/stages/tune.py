@@ -51,7 +51,7 @@ class Tuning:
 
     def run(self, job: "Job", progress: Progress, on_step: "Callable[[TrainingProgress], None] | None" = None) -> Model:
         """Train, from the last checkpoint where there is one; the tuned model."""
-        from prover.training.launch import run as launched
+        from prover.training import launch  # late
 
         with progress.stage(self._name, self._steps, "steps") as meter:
             held_out = ""
@@ -65,7 +65,7 @@ class Tuning:
                 if on_step:
                     on_step(made)
 
-            result = launched(job, told)
+            result = launch.run(job, told)
         return self.finish(result.step)
 
     def finish(self, steps: int) -> Model:

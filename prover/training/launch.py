@@ -59,7 +59,7 @@ def run(job: Job, on_step: "OnStep | None" = None) -> Checkpoint:
     RunLockedError where processes of an earlier launch are still at work.
     """
     folder = folder_of(job)
-    _settle(folder)
+    settle(folder)
     if not isinstance(job.launch, DeepSpeedLaunch):
         from prover.training.loop import train  # late: imports torch
 
@@ -79,7 +79,7 @@ def run(job: Job, on_step: "OnStep | None" = None) -> Checkpoint:
     made = read_checkpoint(job.output) if code == 0 else None
     if made is None:
         raise _failed(folder)
-    _settle(folder)
+    settle(folder)
     return made
 
 
@@ -98,12 +98,13 @@ def at_work(folder: Path) -> Iterator[None]:
         yield
 
 
-def _settle(folder: Path) -> None:
-    """Wait for what is left of an earlier launch to end, then clear its folder."""
+def settle(folder: Path, seconds: float = _WAIT_SECONDS) -> None:
+    """Wait for what is left of an earlier launch to end, then clear its folder. Raises RunLockedError where it does
+    not end within ``seconds``."""
     if not folder.exists():
         return
     with (folder / LOCK).open("a+") as file:
-        deadline = time.monotonic() + _WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +168,6 @@ def _check_hosts(path: Path) -> None:
 
 def _follow(process: "subprocess.Popen[bytes]", progress: BinaryIO, folder: Path, on_step: "OnStep | None") -> int:
     """Pass on what rank 0 tells until the launcher has ended; returns its exit status."""
-    decoder = msgspec.json.Decoder(TrainingProgress)
     begun, beat = b"", 0.0
     while True:
         if time.monotonic() > beat + BEAT_SECONDS:
@@ -177,7 +177,7 @@ def _follow(process: "subprocess.Popen[bytes]", progress: BinaryIO, folder: Path
         *lines, begun = (begun + progress.read()).split(b"\n")
         for line in lines:
             if on_step is not None:
-                on_step(decoder.decode(line))
+                on_step(msgspec.convert(json.loads(line), TrainingProgress))
         if code is not None:
             return code
         time.sleep(_LOOK_SECONDS)
@@ -201,23 +201,24 @@ def _end(process: "subprocess.Popen[bytes]", pipe: bool) -> None:
 def _failed(folder: Path) -> ProverError:
     """The error that the processes' own reports come to."""
     log = folder / LOG
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     reports = [msgspec.json.decode(file.read_bytes(), type=Failure) for file in folder.glob(FAILURE.format("*"))]
-    # Who lost the others reports that too: what is said on purpose comes first.
-    for report in sorted(reports, key=lambda r: (r.error is None, r.rank)):
+    for report in sorted(reports, key=lambda r: r.rank):
         kind = getattr(errors, report.error or "", None)
         if isinstance(kind, type) and issubclass(kind, ProverError):
             return kind(report.message)
-        return TrainingError(f"training process {report.rank} failed ({report.message}); its output is in {log}")
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    ended = re.search(r"exitcode\s*: -(\d+)", text)
-    if ended:
-        name = signal.Signals(int(ended.group(1))).name
-        why = " (the system does that where memory runs out)" if name == "SIGKILL" else ""
+    # One that is killed cannot say so; those that lose it do, and what they say is not the cause.
+    killed = next((int(n) for n in re.findall(r"exitcode\s*: -(\d+)", text) if int(n) != signal.SIGTERM), None)
+    if killed is not None:
+        why = " (the system does that where memory runs out)" if killed == signal.SIGKILL else ""
         return TrainingError(
-            f"a training process was ended by {name}{why}; the last state is kept, the output is in {log}"
+            f"a training process was ended by {signal.Signals(killed).name}{why}; the last state is kept, the output "
+            f"is in {log}"
         )
+    for report in reports:
+        return TrainingError(f"training process {report.rank} failed ({report.message}); its output is in {log}")
     last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
-    return TrainingError(f"the training processes could not be run ({''.join(last)[:200]}); their output is in {log}")
+    return TrainingError(f"the launcher of the training ended ({''.join(last)[:200]}); the output is in {log}")
 
 
 def tell_failure(folder: Path, rank: int, error: Exception) -> None:

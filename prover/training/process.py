@@ -1,5 +1,6 @@
 """``python -m prover.training.process JOB.json``: the process that a launcher starts, once or many times."""
 
+import json
 import os
 import sys
 import traceback
@@ -44,12 +45,11 @@ def _one_of_many(job: Job, folder: Path) -> int:
     from prover.training.loop import train
 
     rank = int(os.environ["RANK"])
-    encoder = msgspec.json.Encoder()
     with at_work(folder), (folder / PROGRESS).open("ab", buffering=0) as told:
 
         def tell(progress: TrainingProgress) -> None:
             if rank == 0:
-                told.write(encoder.encode(progress) + b"\n")
+                told.write(json.dumps(msgspec.to_builtins(progress)).encode() + b"\n")  # a loss may be NaN
 
         try:
             train(job, tell)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from prover.device import pick_device, use_threads
+from prover.device import Device, pick_device, use_threads
 from prover.pretrained import load_model, quiet
 from prover.training import lora, state
 from prover.training.optimizer import CLIP, grouped
@@ -17,6 +17,7 @@ class SingleProcess:
     rank = 0
     world = 1
     model: Any
+    device: Device
     _optimizer: torch.optim.Optimizer
 
     def __init__(self, device: str) -> None:

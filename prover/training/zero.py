@@ -18,7 +18,7 @@ import torch
 
 from prover.artifacts import disk_errors
 from prover.config import DeepSpeedLaunch
-from prover.device import pick_device, use_threads
+from prover.device import Device, pick_device, use_threads
 from prover.errors import ConfigError
 from prover.pretrained import load_model, quiet
 from prover.training import lora, state
@@ -50,6 +50,8 @@ class ZeroProcess:
     """
 
     model: Any
+    device: Device
+    _optimizer: Any
 
     def __init__(self, launch: DeepSpeedLaunch) -> None:
         if importlib.util.find_spec("deepspeed") is None:
@@ -65,18 +67,18 @@ class ZeroProcess:
         else:
             os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take what it finds of other kinds
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # the launcher shares out the cores
-        import deepspeed
+        import deepspeed.comm
 
         # An all-reduce for CPUs that DeepSpeed would compile for half a minute; gloo's serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(verbose=False)
+        deepspeed.comm.init_distributed(verbose=False)
         self._alive: Any = None
 
     def load(self, path: Path, fast: bool) -> Any:
         self.options = options(self.launch, self.device, fast)
         half = fast and self.launch.zero > 0
         if self.launch.zero == 3:
-            from transformers.integrations import HfDeepSpeedConfig
+            from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
             self._alive = HfDeepSpeedConfig(self.options)  # while it lives, transformers splits weights as it loads
         return load_model(path, torch.bfloat16 if half else torch.float32, self.device)
@@ -85,7 +87,8 @@ class ZeroProcess:
         import deepspeed
 
         optimizer = torch.optim.AdamW(**grouped(model, weight_decay), fused=True)
-        self.model, self._optimizer, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=self.options)
+        made: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=self.options)
+        self.model, self._optimizer, *_ = made
         # Objectives ask the model's signature what it knows; the engine's own says nothing.
         self.model.forward = functools.wraps(self.model.module.forward)(functools.partial(self.model.forward))
 
