@@ -75,5 +75,5 @@ $(VENV)/.installed: pyproject.toml constraints/cpu.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: constraints/dev.txt $(VENV)/.installed
 	@echo "installing the tools for tests, lint and types"
-	@$(PIP) --require-hashes --no-deps -r constraints/dev.txt
+	@DS_BUILD_OPS=0 $(PIP) --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
 	@touch $@

@@ -16,6 +16,7 @@ said once.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import sqlite3
@@ -24,13 +25,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from lean_env.answers import CERTIFICATION
 from lean_env.errors import CacheError
-from lean_env.protocol import Limits, Message, Verdict
+from lean_env.protocol import Limits, Verdict
 
 MAX_BYTES = 1 << 30
 """How large the file grows; then the oldest verdicts make room for new ones."""
@@ -43,7 +44,6 @@ BUSY_SECONDS = 10.0
 _APPLICATION = 0x4C50_5643
 _SCHEMA = 1
 _MAGIC = b"SQLite format 3\0"
-_SHAPE = [*Verdict.__struct_fields__, *Message.__struct_fields__]
 _ADVICE = "delete it or give another path"
 _CREATE = f"""
 begin immediate;
@@ -64,8 +64,33 @@ do update set rank = excluded.rank, verdict = excluded.verdict, sum = excluded.s
 def key_of(message: dict[str, Any], limits: Limits, toolchain: str) -> bytes:
     """The key of what is asked of a worker, but for whether it is to export."""
     asked = {name: value for name, value in message.items() if name != "export"}
-    whole = [_SHAPE, toolchain, asked, msgspec.to_builtins(limits)]
+    whole = [_shape(), toolchain, asked, msgspec.to_builtins(limits)]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode("ascii")).digest()
+
+
+@functools.cache
+def _shape() -> str:
+    return hashlib.sha256(json.dumps(shape_of(Verdict), sort_keys=True).encode()).hexdigest()
+
+
+def shape_of(record: type[msgspec.Struct]) -> dict[str, list[str]]:
+    """The fields and their types of a record and of all that it may hold, by name: where any of these differs, what was
+    written is another thing. How they are decoded is not in it, nor what their docstrings say."""
+    shapes: dict[str, list[str]] = {}
+    todo = [record]
+    while todo:
+        kind = todo.pop()
+        if kind.__name__ not in shapes:
+            fields = msgspec.structs.fields(kind)
+            shapes[kind.__name__] = [f"{field.name}: {field.type}" for field in fields]
+            todo += [held for field in fields for held in _records_in(field.type)]
+    return shapes
+
+
+def _records_in(annotation: Any) -> list[type[msgspec.Struct]]:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return [annotation]
+    return [held for inner in get_args(annotation) for held in _records_in(inner)]
 
 
 def lasting(verdict: Verdict) -> bool:

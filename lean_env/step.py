@@ -27,7 +27,8 @@ from lean_env.worker import WorkerLost
 HELD_STATES = 1_024
 """Most states that a worker holds at once; the least recently used is dropped for another, to be made again."""
 TRIES = 2
-"""A tactic that ends a worker by itself so often is at fault."""
+"""A tactic that ends a worker by itself so often is at fault; on the way to a lost state, where all went well before,
+nothing is, and the step is given up unanswered."""
 
 FailureKind = Literal["tactic", "syntax", "forbidden", "sorry", "no_goals", "timeout", "memory"]
 """Why a tactic led nowhere: Lean's error; no tactic; refused by the filter; gives up; nothing left to prove; heartbeats
@@ -149,8 +150,8 @@ class StepSession:
     def apply(self, state: StepState, tactic: str) -> StepState | StepFailure:
         """Applies a tactic, or several on lines of their own or with ``;`` between, to a state, which stays as it is.
 
-        As in a proof, a tactic sees all goals and works on the first. Raises StepError for a state that was released,
-        and WorkerError when Lean cannot be had.
+        As in a proof, a tactic sees all goals and works on the first. Raises StepError for a state that was released or
+        was lost and cannot be made again (the tactic was not tried then), and WorkerError when Lean cannot be had.
         """
         path = self._paths.get(state.id)
         if path is None:
@@ -188,12 +189,16 @@ class StepSession:
 
     def _make(self, path: _Path) -> _Reply | StepFailure:
         """The state at the end of a path, which begins where the worker holds one already. A worker that is lost
-        costs the way there; one that is lost twice to the last step, the step."""
-        losses, outside = 0, 0
+        costs the way there; one that is lost twice to the last step, the step. What is lost on the way is never the
+        last step's fault: after a second time, StepError says where."""
+        losses, outside, lost_before = 0, 0, 0
         while True:
+            part = path
             try:
                 for length in range(self._known(path), len(path.tactics)):
-                    self._rebuild(path, length)
+                    part = _before(path, length)
+                    self._rebuild(part)
+                part = path
                 reply = self._step(path)
                 self._retire()  # not sooner: the way to the end of the path lies in the worker
                 return reply
@@ -203,6 +208,11 @@ class StepSession:
                     outside += 1
                     if outside >= OUTSIDE_LOSSES:
                         raise
+                    continue
+                if part is not path:
+                    lost_before += 1
+                    if lost_before >= TRIES:
+                        raise _cannot_be_made_again(part, str(loss)) from loss
                     continue
                 if loss.kind == "timeout":
                     return StepFailure("timeout", str(loss))
@@ -218,14 +228,11 @@ class StepSession:
                 return length + 1
         return 0
 
-    def _rebuild(self, path: _Path, length: int) -> None:
-        part = _before(path, length)
+    def _rebuild(self, part: _Path) -> None:
         reply = self._step(part)
         self._stats = msgspec.structs.replace(self._stats, replayed=self._stats.replayed + 1)
         if isinstance(reply, StepFailure) or reply.statement_failure:
-            why = reply.message if isinstance(reply, StepFailure) else reply.reason
-            last = repr(part.tactics[-1]) if part.tactics else "the statement"
-            raise StepError(f"a lost state cannot be made again: {last} now fails: {why}")
+            raise _cannot_be_made_again(part, reply.message if isinstance(reply, StepFailure) else reply.reason)
 
     def _step(self, path: _Path) -> _Reply | StepFailure:
         """One step from what the worker holds."""
@@ -302,6 +309,11 @@ class StepSession:
         self._free.clear()
         if worker is not None:
             worker.close()
+
+
+def _cannot_be_made_again(part: _Path, why: str) -> StepError:
+    last = repr(part.tactics[-1]) if part.tactics else "the statement"
+    return StepError(f"a lost state cannot be made again: {last} now fails: {why}")
 
 
 def _before(path: _Path, length: int) -> _Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prover import __version__, stage_commands
+from prover import __version__, extract_command, preference_commands, stage_commands
 from prover.options import (
     Cache,
     Commands,
@@ -261,6 +261,8 @@ def inspect(
 
 
 app.add_typer(stage_commands.app)
+app.add_typer(preference_commands.app)
+app.add_typer(extract_command.app)
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from pydantic.fields import FieldInfo
 
 DEFAULT_TAG = "embedded"
 """What ``type`` is where a section may leave it out."""
+DEFAULT_LAUNCH = "single"
+"""What it is for where training runs."""
 DEFAULT_METHOD = "linear"
 """What ``method`` is where a section may leave it out."""
 CHOICES = ("type", "source", "method")
@@ -50,7 +52,7 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
             if present or not isinstance(here, dict):
                 return False
             chosen = [here[key] for key in CHOICES if key in here]
-            return part in (chosen or (DEFAULT_TAG, DEFAULT_METHOD))
+            return part in (chosen or (DEFAULT_TAG, DEFAULT_LAUNCH, DEFAULT_METHOD))
         if present:
             here = here[step]  # type: ignore[reportUnknownVariableType]
     return False

@@ -35,3 +35,9 @@ class EngineError(ProverError):
 
 class TrainingError(ProverError):
     """Training cannot go on (for example a loss that is not finite)."""
+
+
+def first_line(error: BaseException) -> str:
+    """What to quote of an error that a library raised: its kind, and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

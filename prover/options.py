@@ -84,6 +84,14 @@ Project = Annotated[
 RequireSandbox = Annotated[
     bool, typer.Option("--require-sandbox", help="Refuse to run where Lean cannot be confined in full.")
 ]
+AskedModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        show_default=False,
+        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -100,6 +108,10 @@ CheckerName = Annotated[
         help="Put each proof to another kernel too: nanoda, found as nanoda_bin on the PATH or at PATH.",
         show_default=False,
     ),
+]
+Fresh = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many of the --attempts, the last ones, are this round's; for select.replay."),
 ]
 Clean = Annotated[bool, typer.Option("--clean", help="Start over instead of going on or refusing another recipe.")]
 
@@ -122,6 +134,14 @@ def stage_config(
     named |= {key.replace("__", "."): value for key, value in options.items()}
     given = [(key, value) for key, value in named.items() if value is not None]
     return load_stage_config(config, [*(parse_override(text) for text in assignments or ()), *given])
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """``0.5,0.6`` as an option has it. Raises BadParameter."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 def problems_config(source: str, **values: Any) -> "ProblemsConfig":

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from prover.artifacts import disk_errors
-from prover.errors import ModelError
+from prover.errors import ModelError, first_line
 from prover.records import Checkpoint
 
 if TYPE_CHECKING:
     import torch
 
 MANIFEST = "checkpoint.json"
+ADAPTER = "adapter"
+"""Folder in a model's directory with the LoRA adapter that makes it of its base model, as PEFT stores it."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".index.json")
 
 
@@ -37,7 +40,7 @@ def load_tokenizer(path: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
-        raise ModelError(f"{path}: the tokenizer cannot be read ({_first_line(error)})") from error
+        raise ModelError(f"{path}: the tokenizer cannot be read ({first_line(error)})") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer names no end token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -54,7 +57,7 @@ def load_model(path: Path, dtype: "torch.dtype", device: str) -> Any:
                 path, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
     except Exception as error:  # transformers and safetensors raise whatever their parsers raise
-        raise ModelError(f"{path}: the weights cannot be read ({_first_line(error)})") from error
+        raise ModelError(f"{path}: the weights cannot be read ({first_line(error)})") from error
     model, loading = loaded
     missing = sorted(loading["missing_keys"])
     if missing:
@@ -88,11 +91,6 @@ def _check_directory(path: Path) -> None:
         raise ModelError(f"{path}: no such directory; give a Hugging Face model directory")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path}: is no model directory (no config.json); give a Hugging Face model directory")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def copy_side_files(source: Path, target: Path) -> None:
@@ -149,8 +147,9 @@ def placed(output: Path, manifest: Checkpoint) -> Iterator[Path]:
             with disk_reports():
                 yield temporary
             (temporary / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-            for file in temporary.iterdir():
-                file.chmod(0o644)  # safetensors writes for the owner alone
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    file.chmod(0o644)  # safetensors writes for the owner alone
                 flush(file)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -182,7 +181,7 @@ def linked(source: Path, output: Path) -> None:
     )
     with placed(output, manifest) as temporary:
         for file in sorted(source.iterdir()):
-            if file.name != MANIFEST:
+            if file.is_file() and file.name != MANIFEST:  # an adapter is named relatively to where it stands
                 try:
                     os.link(file, temporary / file.name)
                 except OSError:

@@ -12,9 +12,11 @@ __all__ = [
     "Checkpoint",
     "InformalProblem",
     "Message",
+    "PreferencePair",
     "Premise",
     "Problem",
     "Record",
+    "StateTactic",
     "TrainingExample",
     "Verdict",
 ]
@@ -90,14 +92,51 @@ class Attempt(Record, frozen=True):
 
 
 class TrainingExample(Record, frozen=True):
-    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers."""
+    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers.
+
+    ``difficulty`` is the share of models' first attempts at the problem that did not prove it, 0 to 1; None where no
+    model has tried it.
+    """
 
     id: str
     messages: tuple[ChatMessage, ...]
     problem_id: str
     attempt_id: str | None
     weight: float = 1.0
-    kind: Literal["proof", "correction", "syntax"] = "proof"
+    kind: Literal["proof", "correction", "syntax", "seed"] = "proof"
+    """``seed``: from a Lean project, as its authors wrote it, with no verdict of ours. ``syntax``: of a grammar, most
+    likely no proof at all."""
+    difficulty: float | None = None
+
+
+class PreferencePair(Record, frozen=True):
+    """What DPO reads: two answers to one prompt, of which Lean accepted the first and refused the second.
+
+    ``messages`` are the prompt alone. Of kind ``proof`` both answers were given to it; of kind ``correction`` the
+    rejected one was, and the chosen one came of correcting it.
+    """
+
+    id: str
+    problem_id: str
+    messages: tuple[ChatMessage, ...]
+    chosen: str
+    rejected: str
+    chosen_attempt_id: str
+    rejected_attempt_id: str
+    weight: float = 1.0
+    kind: Literal["proof", "correction"] = "proof"
+
+
+class StateTactic(Record, frozen=True):
+    """One step of a proof in a Lean project: the goals before and after a tactic, as Lean prints them. ``premises`` are
+    the full names of the constants that the tactic mentions."""
+
+    id: str
+    problem_id: str
+    state_before: str
+    tactic: str
+    state_after: str
+    premises: tuple[str, ...] = ()
 
 
 class Checkpoint(Record, frozen=True):

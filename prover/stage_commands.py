@@ -6,15 +6,18 @@ from typing import Annotated
 import typer
 
 from prover.options import (
+    AskedModel,
     Cache,
     CheckerName,
     Clean,
     Config,
+    Fresh,
     Project,
     RequireSandbox,
     Set,
     Workers,
     given,
+    numbers,
     stage_config,
 )
 
@@ -27,14 +30,6 @@ Problems = Annotated[
 ProblemsOption = Annotated[Path, typer.Option("--problems", help="The problems that the attempts are for.")]
 Out = Annotated[Path, typer.Option(help="Folder that the stage writes; run the command again to go on.")]
 ModelDir = Annotated[Path, typer.Option("--model", help="Hugging Face model directory with its tokenizer.")]
-AskedModel = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        show_default=False,
-        help="Hugging Face model directory with its tokenizer; a server (engine.type = 'openai') has its own.",
-    ),
-]
 Attempts = Annotated[int | None, typer.Option("-n", min=1, show_default="8", help="Completions for each problem.")]
 Series = Annotated[str, typer.Option(help="Names the attempts; part of their ids and seeds.")]
 
@@ -76,7 +71,7 @@ def sample(
     assignments: Set = None,
     clean: Clean = False,
 ) -> None:
-    """Sample whole proofs from a model."""
+    """Sample whole proofs from a model, n for each problem (sampling.enough needs verdicts, and is for iterate)."""
     from prover import single
     from prover.console import open_progress
 
@@ -94,7 +89,7 @@ def sample(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", attempts.path)
+    say("attempts", attempts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -133,7 +128,7 @@ def verify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", verdicts.path)
+    say("verdicts", verdicts.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -170,7 +165,7 @@ def certify(
             clean=clean,
             progress=progress,
         )
-    _say("verdicts", raised.path)
+    say("verdicts", raised.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -208,7 +203,7 @@ def correct(
             clean=clean,
             progress=progress,
         )
-    _say("attempts", corrections.path)
+    say("attempts", corrections.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -217,6 +212,7 @@ def select(
     attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
     verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
     out: Out,
+    fresh: Fresh = None,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
@@ -225,18 +221,24 @@ def select(
     if len(attempts) != len(verdicts):
         raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
     from prover import single
+    from prover.console import open_progress
+    from prover.report import print_buckets
 
     loaded = stage_config(config, assignments)
-    examples = single.selected(
-        out,
-        problems,
-        list(zip(attempts, verdicts, strict=True)),
-        config=loaded.select,
-        prompt=loaded.prompt,
-        seed=loaded.seed,
-        clean=clean,
-    )
-    _say("examples", examples.path)
+    with open_progress() as progress:
+        examples = single.selected(
+            out,
+            problems,
+            list(zip(attempts, verdicts, strict=True)),
+            fresh=fresh,
+            config=loaded.select,
+            prompt=loaded.prompt,
+            seed=loaded.seed,
+            clean=clean,
+            progress=progress,
+        )
+    print_buckets(examples.path)
+    say("examples", examples.path)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -278,7 +280,12 @@ def average(
         Path | None, typer.Option(help="The model that they were tuned from: go average.tuned_weight of the way.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="0.5,0.6,...", help="Try these as average.tuned_weight, keep the best.")
+        str | None,
+        typer.Option(
+            metavar="0.5,0.6,...",
+            show_default="average.sweep",
+            help="Try these as average.tuned_weight, keep the best on --problems.",
+        ),
     ] = None,
     problems: Annotated[
         Path | None, typer.Option(help="Problems that a sweep is evaluated on, as `prover evaluate` takes them.")
@@ -296,15 +303,22 @@ def average(
         raise typer.BadParameter(f"{len(models)} models need as many --weight options, with a sum above 0")
     loaded = stage_config(config, assignments, workers=workers, project=lean_project)
     parts = list(zip(models, weights, strict=True))
-    if sweep is None:
+    from prover.console import open_progress
+
+    if sweep is None and problems is None:
         from prover import single
 
-        mean = single.averaged(out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean)
+        with open_progress() as progress:
+            mean = single.averaged(
+                out, parts, base=base, config=loaded.average, seed=loaded.seed, clean=clean, progress=progress
+            )
         typer.echo(f"model: {mean.path}")
         return
+    tried = numbers("--sweep", sweep) if sweep is not None else loaded.average.sweep if loaded.average else ()
+    if not tried:
+        raise typer.BadParameter("--problems is what a sweep chooses on: give --sweep too, or set average.sweep")
     if base is None or problems is None:
         raise typer.BadParameter("--sweep needs --base DIR, which the models were tuned from, and --problems")
-    from prover.console import open_progress
     from prover.report.sweep import print_sweep
     from prover.sweep import swept
 
@@ -314,7 +328,7 @@ def average(
             parts,
             base,
             problems,
-            tuned_weights=_numbers(sweep),
+            tuned_weights=tried,
             config=loaded,
             require_sandbox=require_sandbox,
             clean=clean,
@@ -322,13 +336,6 @@ def average(
         )
     print_sweep(points.path)
     typer.echo(f"model: {out / 'model'}")
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--sweep {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
 
 
 @app.command(rich_help_panel=PANEL)
@@ -385,7 +392,7 @@ def evaluate(
     print_scores(scores.path)
 
 
-def _say(what: str, path: Path) -> None:
+def say(what: str, path: Path) -> None:
     """Name the artifact on stdout and its counts, so that the next command can be written from it."""
     from prover.artifacts import read_manifest
 

@@ -19,8 +19,8 @@ change is refused, with the keys named. `--set KEY=VALUE` sets one key from the 
 Where verdicts are kept from one run to the next is no key but an option, `--cache`.
 
 The commands of single stages take the same files (`--config`) and read `seed`, `prompt`, `engine`, `lean`, `sampling`,
-`correct`, `select`, `sft`, `average` and `evaluate` from them. `scripts/config_docs.py` writes this page from
-`prover/config/`.
+`correct`, `select`, `sft`, `pairs`, `dpo`, `launch`, `average` and `evaluate` from them. `scripts/config_docs.py`
+writes this page from `prover/config/`.
 """
 
 

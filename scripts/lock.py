@@ -2,8 +2,8 @@
 
 ``cpu.txt`` is what ``make setup`` installs, with what serving Lean and asking servers take, apart from torch (whose
 build, and so whose hash, is the choice of the machine that installs it); ``dev.txt`` adds the tools for tests, lint and
-types. pip resolves the versions for the running interpreter and names the hashes of the wheels of every supported
-Python and platform; nothing is downloaded but metadata.
+types, and DeepSpeed, which the tests train with. pip resolves the versions for the running interpreter and names the
+hashes of the wheels of every supported Python and platform; nothing is downloaded but metadata.
 """
 
 import json
@@ -22,6 +22,15 @@ PLATFORMS = {
 }
 TORCH = ["filelock", "fsspec", "jinja2", "networkx", "setuptools>=77", "sympy>=1.13.3", "typing-extensions"]
 """What torch itself depends on, so that its own installation has nothing left to choose."""
+DEEPSPEED = ["einops", "hjson", "msgpack", "py-cpuinfo"]
+"""What DeepSpeed depends on beside torch and what is there already."""
+SOURCE = "deepspeed"
+"""Comes as source alone; nothing of it is compiled when it is installed."""
+
+ON_TORCH = ("accelerate", "peft")
+"""Of what ``train`` takes, those that would bring a torch of their own choice."""
+THEIRS = ["psutil"]
+"""What they need besides, and nothing else does."""
 
 Pins = dict[str, tuple[str, set[str]]]
 
@@ -30,7 +39,8 @@ def report(arguments: list[str]) -> Pins:
     """Name -> (version, hashes) of what pip would install."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed"]
-        subprocess.run([*command, "--only-binary=:all:", "--report", file.name, *arguments], check=True)
+        kinds = ["--only-binary=:all:", f"--no-binary={SOURCE}"]
+        subprocess.run([*command, *kinds, "--report", file.name, *arguments], check=True)
         found = json.loads(Path(file.name).read_text())["install"]
     return {
         item["metadata"]["name"].lower().replace("_", "-"): (
@@ -41,8 +51,8 @@ def report(arguments: list[str]) -> Pins:
     }
 
 
-def lock(requirements: list[str]) -> Pins:
-    pins = report(requirements)
+def lock(requirements: list[str], *options: str) -> Pins:
+    pins = report([*requirements, *options])
     exact = [f"{name}=={version}" for name, (version, _) in pins.items()]
     for python in PYTHONS:
         for names in PLATFORMS.values():
@@ -65,10 +75,14 @@ def write(path: Path, pins: Pins) -> None:
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    train = [requirement for requirement in extras["train"] if not requirement.startswith("torch")]
-    cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH])
+    train = [requirement for requirement in extras["train"] if not requirement.startswith(("torch", *ON_TORCH))]
+    on_torch = [requirement for requirement in extras["train"] if requirement.startswith(ON_TORCH)]
+    cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH, *THEIRS])
+    cpu |= lock(["--no-deps", *on_torch])
     known = [f"{name}=={version}" for name, (version, _) in cpu.items()]
     dev = lock([*extras["dev"], *known])
+    trained = [requirement for requirement in extras["deepspeed"] if not requirement.startswith("prover[")]
+    dev |= lock([*trained, *DEEPSPEED], "--no-deps")  # with what it depends on, pip would choose a torch too
     write(ROOT / "constraints" / "cpu.txt", cpu)
     write(ROOT / "constraints" / "dev.txt", {name: pin for name, pin in dev.items() if name not in cpu})
 

@@ -22,17 +22,31 @@ from prover.config.averages import (
 from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
 from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
+from prover.config.sampling import EvaluateConfig, SamplingConfig
 from prover.config.section import Section
+from prover.config.selection import SelectConfig
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
-from prover.config.training import LaunchChoice, LaunchConfig, SftConfig, SingleLaunch, TrainingConfig
+from prover.config.training import (
+    DeepSpeedLaunch,
+    DpoConfig,
+    LaunchChoice,
+    LaunchConfig,
+    LoraConfig,
+    SftConfig,
+    SingleLaunch,
+    TrainingConfig,
+)
 
 __all__ = [
     "AverageConfig",
     "BreadcrumbsAverage",
     "CoreProblems",
     "DareAverage",
+    "DeepSpeedLaunch",
+    "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
+    "EvaluateConfig",
     "InitModel",
     "JsonlProblems",
     "LaunchChoice",
@@ -40,14 +54,17 @@ __all__ = [
     "LeanChoice",
     "LeanConfig",
     "LinearAverage",
+    "LoraConfig",
     "MiniF2FProblems",
     "ModelConfig",
     "NativeLean",
     "OpenAIEngine",
     "PretrainedModel",
     "ProblemsConfig",
+    "SamplingConfig",
     "ScriptedEngine",
     "Section",
+    "SelectConfig",
     "SftConfig",
     "SingleLaunch",
     "TaskVectorAverage",
@@ -83,17 +100,6 @@ def without_placement(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
-
-
-class SamplingConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Completions per problem and round."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    max_tokens: int = Field(default=48, ge=1)
-    """New tokens per completion."""
 
 
 class ColdTactics(Section):
@@ -136,32 +142,9 @@ class CorrectConfig(Section):
     """Failed attempts of a problem that are corrected in each turn."""
 
 
-class SelectConfig(Section):
+class PairsConfig(Section):
     per_problem: int = Field(default=4, ge=1)
-    """Distinct proofs kept of one problem."""
-    rarity: float = Field(default=0.0, ge=0, le=1)
-    """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
-
-
-class EvaluateConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Attempts per problem."""
-    k: tuple[int, ...] = (1, 8)
-    """The k of pass@k."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    control_n: int = Field(default=0, ge=0)
-    """Attempts per problem of the cold model at the end, the control; 0 leaves it out."""
-    portfolio: bool = False
-    """Run the fixed tactic list as a baseline."""
-
-    @model_validator(mode="after")
-    def _k_at_most_n(self) -> "EvaluateConfig":
-        if not self.k or min(self.k) < 1 or max(self.k) > self.n:
-            raise ValueError(f"every k must lie between 1 and n = {self.n}, got {list(self.k)}")
-        return self
+    """Pairs kept of one problem."""
 
 
 class StageConfig(Section):
@@ -183,6 +166,10 @@ class StageConfig(Section):
     """What is learned from."""
     sft: SftConfig = SftConfig()
     """Fine-tuning in each round."""
+    pairs: PairsConfig = PairsConfig()
+    """What is preferred to what, where there is ``dpo``."""
+    dpo: DpoConfig | None = None
+    """Preference optimization of each round's fine-tuned model; None leaves it out."""
     launch: LaunchChoice = SingleLaunch()
     """Where training runs."""
     average: AverageConfig | None = None
@@ -194,7 +181,11 @@ class StageConfig(Section):
         """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
         drawn = self.evaluate
         return SamplingConfig(
-            n=n or drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=self.sampling.max_tokens
+            n=n or drawn.n,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=self.sampling.max_tokens,
+            enough=drawn.enough,
         )
 
 
@@ -206,13 +197,16 @@ class IterateConfig(StageConfig):
     train: ProblemsConfig
     """The problems that are sampled and learned from."""
     evaluate_on: dict[str, ProblemsConfig] = Field(default={})
-    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train``)."""
+    """Problem sets for evaluation by name (letters, digits, ``-`` and ``_``; not ``train`` or ``validate_on``)."""
     model: ModelConfig
     """The starting model."""
     cold: ColdConfig | None = None
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
+    tune_from: Literal["start", "last"] = "start"
+    """The model that a round's training starts from: ``start``, that of round 0, or ``last``, that of the round before.
+    ``average`` mixes with the model of round 0 either way."""
 
     @field_validator("engine")
     @classmethod
@@ -229,6 +223,24 @@ class IterateConfig(StageConfig):
     def _names_of_folders(cls, sets: dict[str, ProblemsConfig]) -> dict[str, ProblemsConfig]:
         """Each name becomes a folder beside ``train``."""
         for name in sets:
-            if name == "train" or not re.fullmatch(r"[\w-]+", name):
-                raise ValueError(f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train'")
+            if name in ("train", "validate_on") or not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(
+                    f"{name!r} cannot name a set: use letters, digits, - and _, and not 'train' or 'validate_on'"
+                )
         return sets
+
+    @model_validator(mode="after")
+    def _chosen_on_others(self) -> "IterateConfig":
+        """What a set is chosen on it can no longer measure; the problems themselves are compared when they are read."""
+        choosing = self.average.validate_on if self.average else None
+        for name, section in self.evaluate_on.items():
+            if choosing is not None and _source(choosing) == _source(section):
+                raise ValueError(
+                    f"average.validate_on has the problems of evaluate_on.{name}, whose figures would be too good: "
+                    "choose on another split or file"
+                )
+        return self
+
+
+def _source(section: ProblemsConfig) -> dict[str, Any]:
+    return section.model_dump(exclude={"limit", "premises", "header"})

@@ -1,14 +1,46 @@
 """How checkpoints are averaged."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from prover.config.problems import ProblemsConfig
 from prover.config.section import Section
 from prover.config_faults import DEFAULT_METHOD
 
 
-class LinearAverage(Section):
+class SweptAverage(Section):
+    """An average whose weight may be chosen anew in each round, on problems that nothing is reported on."""
+
+    sweep: tuple[float, ...] = ()
+    """Values of ``tuned_weight`` that each round tries, to go on with the best; without any, just ``tuned_weight``."""
+    validate_on: ProblemsConfig | None = None
+    """The problems that the best is chosen on, none of which may be in ``evaluate_on``."""
+
+    @model_validator(mode="after")
+    def _can_be_swept(self) -> Self:
+        if bool(self.sweep) != (self.validate_on is not None):
+            raise ValueError("sweep and validate_on need each other: weights, and a problem set to choose among them")
+        if len({f"{weight:g}" for weight in self.sweep}) < len(self.sweep):
+            raise ValueError(f"sweep holds a weight twice: {', '.join(f'{weight:g}' for weight in self.sweep)}")
+        for weight in self.sweep:
+            try:
+                self.at(weight)
+            except ValidationError as error:
+                raise ValueError(f"sweep: {weight:g}: {error.errors()[0]['msg']}") from error
+        return self
+
+    @property
+    def method_alone(self) -> dict[str, Any]:
+        """What decides an average, as JSON has it: not how its weight was found."""
+        return self.model_dump(mode="json", exclude={"sweep", "validate_on"})
+
+    def at(self, weight: float) -> Self:
+        """The same method with this ``tuned_weight``. Raises ValidationError where it does not take it."""
+        return type(self).model_validate({**self.method_alone, "tuned_weight": weight})
+
+
+class LinearAverage(SweptAverage):
     """The weighted mean of checkpoints."""
 
     method: Literal["linear"] = "linear"
@@ -17,7 +49,7 @@ class LinearAverage(Section):
     """Weight of the tuned checkpoint; the checkpoint that it was tuned from, the base, has the rest."""
 
 
-class TaskVectorAverage(Section):
+class TaskVectorAverage(SweptAverage):
     """The base plus what of the tuned checkpoints' changes a method keeps."""
 
     tuned_weight: float = Field(default=1.0, gt=0)

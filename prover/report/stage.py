@@ -18,10 +18,12 @@ from prover.artifacts import read_manifest
 from prover.config_file import open_run
 from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
-from prover.records import Attempt, Problem, TrainingExample, Verdict
+from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
+from prover.stages.select import read_buckets
+from prover.sweep import SweepPoint
 
-Listed = Problem | Attempt | Verdict | TrainingExample | ProblemScore
+Listed = Problem | Attempt | Verdict | TrainingExample | PreferencePair | ProblemScore | SweepPoint
 
 _KINDS: dict[str, type[Listed]] = {
     "problems": Problem,
@@ -31,7 +33,9 @@ _KINDS: dict[str, type[Listed]] = {
     "verify": Verdict,
     "select": TrainingExample,
     "grammar": TrainingExample,
+    "pairs": PreferencePair,
     "evaluate": ProblemScore,
+    "sweep": SweepPoint,
 }
 """What the shards of a stage hold; stages that are not here hold a model."""
 
@@ -46,12 +50,34 @@ def print_stage(run: Path, stage: str, *, limit: int, skip: int = 0, as_json: bo
         return
     console = Console(highlight=False)
     console.print(f"{folder}: {_state(folder)}", markup=False, soft_wrap=True)
+    if table := buckets_table(folder):
+        console.print(table)
     if not rows:
         console.print("no records" + (" after --skip" if skip else ""), style="dim")
         return
     console.print(_table(rows))
     if len(rows) == limit:
         console.print(f"more: --skip {skip + limit}; in full: --json", style="dim", markup=False)
+
+
+def print_buckets(select: Path) -> None:
+    """How a selection spreads over lengths and difficulties."""
+    if table := buckets_table(select):
+        Console(highlight=False).print(table)
+
+
+def buckets_table(folder: Path) -> Table | None:
+    """None where the stage selects nothing."""
+    buckets = read_buckets(folder)
+    if not buckets:
+        return None
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("", "proofs", "% of the weight"):
+        grid.add_column(heading, justify="right" if heading else "left")
+    for bucket in buckets:
+        name = f"{bucket.bucket} characters" if bucket.by == "length" else f"pass rate {bucket.bucket}"
+        grid.add_row(name, f"{bucket.proofs:,}", f"{100 * bucket.weight:.1f}")
+    return grid
 
 
 def records(folder: Path) -> Iterator[Listed]:
@@ -108,6 +134,16 @@ def _cells(row: Listed) -> dict[str, tuple[str, int | None]]:
         case TrainingExample():
             answer = row.messages[-1].content
             return {"example": (row.id, 2), "weight": (f"{row.weight:.2f}", None), "answer": (answer, 3)}
+        case PreferencePair():
+            return {
+                "pair": (row.id, 2),
+                "weight": (f"{row.weight:.2f}", None),
+                "chosen": (row.chosen, 2),
+                "rejected": (row.rejected, 2),
+            }
+        case SweepPoint():
+            passed = {f"pass@{k}": (f"{value:.1f}", None) for k, value in row.passed.items()}
+            return {"weight": (f"{row.tuned_weight:g}", 1), **passed, "": ("best" * row.chosen, 1)}
         case ProblemScore():
             beyond = "" if row.beyond is None else "yes" if row.beyond else "no"
             return {

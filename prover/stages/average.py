@@ -8,6 +8,7 @@ from prover.artifacts import ArtifactWriter, fingerprint
 from prover.config import AverageConfig, LinearAverage
 from prover.errors import ConfigError
 from prover.models import Model
+from prover.progress import Progress
 
 Parts = Sequence[tuple[Model, float]]
 
@@ -20,6 +21,7 @@ def run(
     base: Model | None = None,
     method: AverageConfig | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
     clean: bool = False,
     planned: bool = False,
 ) -> Model:
@@ -36,7 +38,7 @@ def run(
         raise ConfigError(f"average.method: {method.method} keeps changes from a base model; name it with --base")
     recipe: dict[str, Any] = {"stage": "average", "parts": [[model.fingerprint, weight] for model, weight in parts]}
     if task_vectors and base:
-        recipe |= {"base": base.fingerprint, "method": task_vectors.model_dump(mode="json"), "seed": seed}
+        recipe |= {"base": base.fingerprint, "method": task_vectors.method_alone, "seed": seed}
     model = Model(out / "model", fingerprint(recipe), series)
     if planned:
         return model
@@ -51,6 +53,8 @@ def run(
         task_vectors=task_vectors,
         base=base.path if base else None,
         seed=seed,
+        series=series,
+        progress=progress,
     )
     writer.finish({"parts": len(parts)})
     return model

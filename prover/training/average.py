@@ -19,6 +19,7 @@ import torch
 from prover.config import BreadcrumbsAverage, DareAverage, TaskVectors, TiesAverage
 from prover.errors import ModelError
 from prover.pretrained import copy_side_files, origin, placed, read_checkpoint, reference
+from prover.progress import Meter, Progress, Silent
 from prover.records import Checkpoint
 from prover.training.alike import check_alike, same_bytes
 from prover.training.merging import (
@@ -41,12 +42,14 @@ def average(
     task_vectors: TaskVectors | None = None,
     base: Path | None = None,
     seed: int = 0,
+    series: str = "",
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """Write the average of the checkpoints, whose weights must sum to 1, to ``output``.
 
     A weighted mean, or with ``task_vectors`` the ``base`` plus what that method keeps of the checkpoints' changes.
     ``seed`` decides what DARE drops, together with a checkpoint's place among ``checkpoints``, a tensor's name and an
-    entry's place in it.
+    entry's place in it. ``progress`` is told of each tensor, under the name of ``series``.
 
     Raises ModelError where the checkpoints are not of one architecture, do not have the same tensors, or hold numbers
     that are not finite, naming the first.
@@ -73,8 +76,10 @@ def average(
             check_alike(models[0], other)
         merge = _Merge(models, [weight for _, weight in checkpoints], task_vectors, seed)
         temporary = stack.enter_context(placed(output, manifest))
+        name, total = f"{series} average".strip(), len(models[0].tensors)
+        meter = stack.enter_context((progress or Silent()).stage(name, total, "tensors"))
         for file in models[0].files:
-            _write(temporary / file, file, merge)
+            _write(temporary / file, file, merge, meter)
         copy_side_files(paths[0], temporary)
         if (paths[0] / INDEX).is_file():
             shutil.copyfile(paths[0] / INDEX, temporary / INDEX)
@@ -82,7 +87,7 @@ def average(
 
 
 def _described(method: TaskVectors | None) -> list[str]:
-    return [f"{key}={value}" for key, value in method.model_dump(mode="json").items()] if method else []
+    return [f"{key}={value}" for key, value in method.method_alone.items()] if method else []
 
 
 class _Merge(msgspec.Struct, frozen=True):
@@ -166,7 +171,7 @@ class _Merge(msgspec.Struct, frozen=True):
         return ModelError(f"the average of tensor {name} does not fit into {dtype}; lower average.tuned_weight")
 
 
-def _write(target: Path, file: str, merge: _Merge) -> None:
+def _write(target: Path, file: str, merge: _Merge, meter: Meter) -> None:
     """A safetensors file of the averages: 8 bytes of header length, the header as JSON, the tensors end to end."""
     model = merge.models[0]
     header: dict[str, Any] = {"__metadata__": model.metadata[file] or {"format": "pt"}}
@@ -183,6 +188,7 @@ def _write(target: Path, file: str, merge: _Merge) -> None:
         for name in model.names_in(file):
             for piece in merge.pieces(name):
                 _append(out, piece)
+            meter.add(1)
 
 
 def _append(out: BinaryIO, piece: torch.Tensor) -> None:

@@ -1,10 +1,11 @@
 """Training examples as tokens, and the order in which they are seen."""
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from prover.conversations import answered_ids
 from prover.errors import TrainingError
 from prover.jsonl import read_jsonl
-from prover.records import TrainingExample
+from prover.records import PreferencePair, TrainingExample
 
 _CHUNK = 512
 """Examples tokenized at once."""
@@ -27,7 +28,8 @@ class Tokenized:
 
     def __init__(
         self, tokens: NDArray[np.int32], starts: NDArray[np.int64], prompts: NDArray[np.int32],
-        weights: NDArray[np.float32], ids: list[str], dropped: int,
+        weights: NDArray[np.float32], problems: NDArray[np.uint64], difficulty: NDArray[np.float32], ids: list[str],
+        dropped: int,
     ) -> None:  # fmt: skip
         self.tokens = tokens
         self.starts = starts
@@ -35,6 +37,10 @@ class Tokenized:
         self.prompts = prompts
         """(N,) tokens before the answer."""
         self.weights = weights
+        self.problems = problems
+        """(N,) a hash of each example's problem."""
+        self.difficulty = difficulty
+        """(N,) NaN where it is not known."""
         self.ids = ids
         self.dropped = dropped
         """Examples left out for their length."""
@@ -49,9 +55,40 @@ class Tokenized:
     def digest(self) -> str:
         """Identifies the examples."""
         digest = hashlib.sha256()
-        for part in (self.tokens, self.starts, self.prompts, self.weights):
+        for part in (self.tokens, self.starts, self.prompts, self.weights, self.problems, self.difficulty):
             digest.update(part.tobytes())
         return digest.hexdigest()
+
+
+class Rows:
+    """Grows a :class:`Tokenized`, conversation by conversation."""
+
+    def __init__(self) -> None:
+        self._tokens, self._starts = array("i"), array("q", [0])
+        self._prompts, self._weights, self._problems, self._difficulty = array("i"), array("f"), array("Q"), array("f")
+
+    def add(
+        self, whole: list[int], answer: int, *, weight: float, problem_id: str, difficulty: float | None = None
+    ) -> None:
+        """A conversation's tokens, and at which of them its answer begins."""
+        self._tokens.extend(whole)
+        self._starts.append(len(self._tokens))
+        self._prompts.append(answer)
+        self._weights.append(weight)
+        self._problems.append(problem_hash(problem_id))
+        self._difficulty.append(math.nan if difficulty is None else difficulty)
+
+    def tokenized(self, ids: list[str], dropped: int) -> Tokenized:
+        return Tokenized(
+            np.array(self._tokens, dtype=np.int32),
+            np.array(self._starts, dtype=np.int64),
+            np.array(self._prompts, dtype=np.int32),
+            np.array(self._weights, dtype=np.float32),
+            np.array(self._problems, dtype=np.uint64),
+            np.array(self._difficulty, dtype=np.float32),
+            ids,
+            dropped,
+        )
 
 
 def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
@@ -60,52 +97,63 @@ def tokenize(paths: Sequence[Path], tokenizer: Any, longest: int) -> Tokenized:
     The answer is what the whole conversation has beyond its prompt, which ends with the template's opening of the
     answer. Raises TrainingError where the prompt is no prefix of the whole, or an answer is missing.
     """
-    tokens, starts = array("i"), array("q", [0])
-    prompts, weights = array("i"), array("f")
+    rows = Rows()
     ids: list[str] = []
     dropped = 0
-    for chunk in _chunks(paths):
-        for example in chunk:
-            if len(example.messages) < 2 or example.messages[-1].role != "assistant":
-                raise TrainingError(f"example {example.id}: messages must end with an answer to something")
-        answered = answered_ids(tokenizer, [example.messages for example in chunk], tokenizer.name_or_path)
-        for example, (whole, answer) in zip(chunk, answered):
-            if not 0 < answer < len(whole):
-                raise TrainingError(
-                    f"example {example.id}: the tokens of its prompt are no prefix of the whole conversation, so the "
-                    "loss cannot be kept to the answer; the model's chat template rewrites earlier messages, or the "
-                    "tokenizer merges across them"
-                )
+    for chunk in chunks(paths, TrainingExample):
+        for example, (whole, answer) in zip(chunk, answered(chunk, tokenizer)):
             if len(whole) > longest:
                 dropped += 1
                 continue
-            tokens.extend(whole)
-            starts.append(len(tokens))
-            prompts.append(answer)
-            weights.append(example.weight)
+            rows.add(whole, answer, weight=example.weight, problem_id=example.problem_id, difficulty=example.difficulty)
             ids.append(example.id)
-    return Tokenized(
-        np.array(tokens, dtype=np.int32),
-        np.array(starts, dtype=np.int64),
-        np.array(prompts, dtype=np.int32),
-        np.array(weights, dtype=np.float32),
-        ids,
-        dropped,
-    )
+    return rows.tokenized(ids, dropped)
 
 
-def _chunks(paths: Sequence[Path]) -> Iterator[list[TrainingExample]]:
-    chunk: list[TrainingExample] = []
+def problem_hash(problem_id: str) -> int:
+    """64 bits, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(problem_id.encode(), digest_size=8).digest(), "big")
+
+
+def answered(examples: Sequence[TrainingExample], tokenizer: Any) -> list[tuple[list[int], int]]:
+    """Each conversation's tokens, and at which of them its answer begins. Raises TrainingError as :func:`tokenize`."""
+    for example in examples:
+        if len(example.messages) < 2 or example.messages[-1].role != "assistant":
+            raise TrainingError(f"example {example.id}: messages must end with an answer to something")
+    found = answered_ids(tokenizer, [example.messages for example in examples], tokenizer.name_or_path)
+    for example, (whole, answer) in zip(examples, found):
+        if not 0 < answer < len(whole):
+            raise TrainingError(
+                f"example {example.id}: the tokens of its prompt are no prefix of the whole conversation, so the "
+                "loss cannot be kept to the answer; the model's chat template rewrites earlier messages, or the "
+                "tokenizer merges across them"
+            )
+    return found
+
+
+_Item = TypeVar("_Item", TrainingExample, PreferencePair)
+
+
+def chunks(paths: Sequence[Path], kind: type[_Item]) -> Iterator[list[_Item]]:
+    """The records of all files, some at a time."""
+    chunk: list[_Item] = []
     for path in paths:
         if path.stat().st_size == 0:  # a shard of problems that nothing was proved of
             continue
-        for example in read_jsonl(path, TrainingExample):
+        for example in read_jsonl(path, kind):
             chunk.append(example)
             if len(chunk) == _CHUNK:
                 yield chunk
                 chunk = []
     if chunk:
         yield chunk
+
+
+def easy_first(lengths: NDArray[np.int64], difficulty: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices by difficulty, and by length among equals. Where the difficulty is NaN, the share of examples that are
+    shorter takes its place."""
+    shorter = np.searchsorted(np.sort(lengths), lengths) / max(len(lengths), 1)
+    return np.lexsort((lengths, np.where(np.isnan(difficulty), shorter, difficulty)))
 
 
 def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> list[NDArray[np.int64]]:
@@ -141,15 +189,25 @@ def _cut(lengths: NDArray[np.int64], items: NDArray[np.int64], budget: int) -> l
     return [*parts, items[first:]]
 
 
+def dealt(parts: list[NDArray[np.int64]], rank: int, world: int) -> list[NDArray[np.int64]]:
+    """The passes of one process; every process has as many, the last ones empty where they do not come out even."""
+    empty = np.empty(0, dtype=np.int64)
+    return [parts[i] if i < len(parts) else empty for i in range(rank, -(-len(parts) // world) * world, world)]
+
+
 def padded(length: int) -> int:
     return -(-length // ROUND_TO) * ROUND_TO
 
 
-def schedule(lengths: NDArray[np.int64], budget: int, seed: int, start: int, steps: int) -> Iterator[NDArray[np.int64]]:
-    """The batches of steps ``start`` to ``steps``, pass after pass."""
+def schedule(
+    lengths: NDArray[np.int64], budget: int, seed: int, start: int, steps: int, first: NDArray[np.int64] | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """The batches of steps ``start`` to ``steps``, pass after pass; those of the first pass in the order ``first``,
+    where it is given."""
     step, number = 0, 0
     while step < steps:
-        for batch in epoch(lengths, budget, seed, number):
+        ordered = _cut(lengths, first, budget) if first is not None and number == 0 else None
+        for batch in ordered or epoch(lengths, budget, seed, number):
             if step >= steps:
                 return
             if step >= start:

@@ -1,23 +1,20 @@
 """What a training process is told and what it tells: plain data, so that a launcher can start it anywhere."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from pydantic import Field, TypeAdapter
 
-from prover.config import LaunchChoice, Section, SftConfig, SingleLaunch
+from prover.config import DpoConfig, LaunchChoice, Section, SftConfig, SingleLaunch
 
 
-class SftJob(Section):
-    """One training, complete: what ``JOB.json`` holds."""
+class TuningJob(Section):
+    """What every training is told."""
 
-    kind: Literal["sft"] = "sft"
-    config: SftConfig
     launch: LaunchChoice = SingleLaunch()
     base: Path
     """The model directory to start from."""
-    examples: tuple[Path, ...]
-    """JSONL files of TrainingExample."""
     output: Path
     """Directory for the tuned model; appears when training is done."""
     work: Path
@@ -26,8 +23,41 @@ class SftJob(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; ``auto`` takes bfloat16 where the processor multiplies that fast."""
 
+    @property
+    def curve(self) -> Path:
+        """JSONL of TrainingStep, which grows while training goes on and stays."""
+        return curve_of(self.output)
 
-Job = SftJob
+
+def curve_of(model: Path) -> Path:
+    """Where the training curve of a tuned model lies."""
+    return model.with_name(f"{model.name}.curve.jsonl")
+
+
+class SftJob(TuningJob):
+    """One fine-tuning, complete: what ``JOB.json`` holds."""
+
+    kind: Literal["sft"] = "sft"
+    config: SftConfig
+    examples: tuple[Path, ...]
+    """JSONL files of TrainingExample."""
+
+
+class DpoJob(TuningJob):
+    """One preference optimization; ``base`` is also the model that the tuned one is held to."""
+
+    kind: Literal["dpo"] = "dpo"
+    config: DpoConfig
+    pairs: tuple[Path, ...]
+    """JSONL files of PreferencePair."""
+
+
+Job = Annotated[SftJob | DpoJob, Field(discriminator="kind")]
+
+
+def read_job(file: Path) -> Job:
+    """The job in a file. Raises ValueError (pydantic's ValidationError) where it holds none."""
+    return TypeAdapter[Job](Job).validate_json(file.read_bytes())
 
 
 class TrainingProgress(msgspec.Struct, frozen=True):
@@ -38,7 +68,12 @@ class TrainingProgress(msgspec.Struct, frozen=True):
     """Tokens put through the model, padding included."""
     step: int
     loss: float
-    """Mean over the answers' tokens, nats."""
+    """Mean over the answers' tokens, or over pairs, nats."""
     examples: int
+    """Or pairs."""
     dropped: int
-    """Examples longer than the context or the batch, left out."""
+    """Those longer than the context or the batch, left out."""
+    eval_loss: float | None = None
+    """On the held-out problems, where they were evaluated after this step."""
+    accuracy: float | None = None
+    """Of pairs: the share whose chosen answer has gained more on the base model than the rejected one."""

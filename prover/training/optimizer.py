@@ -21,8 +21,10 @@ def rate(step: int, warmup: int, steps: int) -> float:
 def grouped(model: Any, weight_decay: float) -> dict[str, Any]:
     """What torch's AdamW (arXiv 1711.05101) is made with; gains and biases do not decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    # under ZeRO 3 a parameter is empty while it is not in use; DeepSpeed notes the shape beside it
+    matrices = [len(getattr(p, "ds_shape", p.shape)) >= 2 for p in trained]
     parts = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p, matrix in zip(trained, matrices) if matrix], "weight_decay": weight_decay},
+        {"params": [p for p, matrix in zip(trained, matrices) if not matrix], "weight_decay": 0.0},
     ]
     return {"params": parts, "betas": BETAS}

@@ -87,16 +87,26 @@ def test_the_stages_chain(folder: Path) -> None:
     prover("verify", folder / "correct", "--out", folder / "verify_1", *verify)
     assert set(statuses(folder / "verify_1").values()) == {"failed"}
 
-    pairs: list[object] = []
+    judgements: list[object] = []
     for attempts, verdicts in (("sample", "verify"), ("correct", "verify_1")):
-        pairs += ["--attempts", folder / attempts, "--verdicts", folder / verdicts]
-    said = prover("select", "--problems", shards, *pairs, "--out", folder / "select", *plain)
+        judgements += ["--attempts", folder / attempts, "--verdicts", folder / verdicts]
+    said = prover("select", "--problems", shards, *judgements, "--out", folder / "select", *plain)
     assert "2 examples" in said and "2 problems" in said
 
     training = ["--config", folder / "training.toml", "--set", "sft.steps=3"]
     (folder / "training.toml").write_text("rounds = 9\n[sft]\nsteps = 99\nbatch_tokens = 256\nwarmup_steps = 0\n")
     prover("sft", folder / "select", "--model", model, "--out", folder / "sft", *training)
-    prover("average", folder / "sft" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
+    said = prover("pairs", "--problems", shards, *judgements, "--out", folder / "pairs")
+    assert "2 pairs" in said and "0 corrections" in said
+    prover(
+        "dpo", folder / "pairs", "--model", folder / "sft" / "model", "--out", folder / "dpo", "--set", "dpo.steps=2"
+    )
+    assert (folder / "dpo" / "model" / "model.safetensors").exists()
+    result = CliRunner().invoke(
+        app, ["dpo", str(folder / "select"), "--model", str(model), "--out", str(folder / "no")]
+    )
+    assert result.exit_code == 2 and "holds no preference pairs; give the folder that `prover pairs`" in result.output
+    prover("average", folder / "dpo" / "model", model, "--out", folder / "mean", "--weight", 3, "--weight", 1)
     assert (folder / "mean" / "model" / "model.safetensors").exists()
 
     evaluation = ["-n", 2, "-k", 1, "-k", 2, "--set", "sampling.max_tokens=8", "--workers", 1, *plain]
@@ -111,3 +121,25 @@ def test_the_tactic_list_is_a_baseline(folder: Path) -> None:
         "evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "-s", "prompt.template=plain"
     )
     assert "pass@all 100.0" in said
+
+
+def test_an_evaluation_that_leaves_the_solved(folder: Path) -> None:
+    """The script holds no answer beyond those that the plan of n = 4 and enough = 1 draws: 1, 2 and 4."""
+    problems = lines(
+        folder / "left.jsonl", [{"id": name, "header": "", "formal_statement": text} for name, text, _ in PROBLEMS]
+    )
+    drawn = {"add": ["by omega"], "or": ["by exact h", "by exact h.symm"], "wrong": ["by rfl"] * 4}
+    script = lines(
+        folder / "left_script.jsonl", [{"request_id": f"{name}/e.t0", "completions": a} for name, a in drawn.items()]
+    )
+    model = folder / "left_model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    command = ["evaluate", problems, "--model", model, "--out", folder / "left", "-n", 4, "-k", 1, "-k", 4]
+    command += ["--workers", 1, *replayed(script), "-s", "prompt.template=plain", "-s", "evaluate.enough=1"]
+    said = prover(*command)
+    assert "2 solved with 2 tried each, on average" in said
+    counts = read_manifest(folder / "left" / "scores").counts
+    # add: proved at once, 1. or: a rule that stops at the first proof lets none come second but after a failure, 0.
+    assert (counts["pass@1"], counts["pass@4"], counts["attempts"]) == (33.33, 66.67, 7)
+    assert prover(*command) == said, "finished waves are taken as they are"

@@ -97,6 +97,13 @@ def test_a_sweep_keeps_the_best_and_goes_on_where_it_was(models: Path, tmp_path:
     kept = {p: p.stat().st_mtime_ns for p in out.glob("weight_0*/verdicts/*")}
     assert kept and all(before[p] == time for p, time in kept.items()), "what was finished is not done again"
 
+    # the same weights from a configuration, as `prover iterate` reads it
+    (models / "c.toml").write_text(
+        '[average]\nsweep = [1, 0.02]\n[average.validate_on]\nsource = "jsonl"\npath = "p.jsonl"\n'
+    )
+    place = command.index("--sweep")
+    assert prover(*command[:place], *command[place + 2 :], "--config", models / "c.toml") == said
+
     trial = CliRunner().invoke(app, [str(a) for a in [*command, "-s", "average.method=ties"]])
     assert trial.exit_code == 2 and "was made by another recipe" in trial.stderr
 
@@ -105,10 +112,12 @@ def test_sweeps_of_task_vectors_and_mistakes(models: Path, tmp_path: Path) -> No
     base, tuned = models / "base" / "model", models / "tuned" / "model"
     for method in ("ties", "dare", "breadcrumbs"):
         chosen = ["--base", base, "--out", tmp_path / method, "-s", f"average.method={method}"]
-        said = prover("average", tuned, tuned, *chosen)
-        assert f"model: {tmp_path / method / 'model'}" in said
+        done = CliRunner().invoke(app, ["average", *(str(a) for a in (tuned, tuned, *chosen))])
+        assert f"model: {tmp_path / method / 'model'}" in done.stdout
+        assert f"{method} average: done, 11 tensors" in done.stderr
     for arguments, line in (
         (["average", tuned, "-s", "average.method=ties"], "ties keeps changes from a base model; name it with --base"),
+        (["average", tuned, "--problems", "p"], "give --sweep too, or set average.sweep"),
         (["average", tuned, "--sweep", "0.5"], "--sweep needs --base DIR"),
         (["average", tuned, "--base", base, "--sweep", "0.5,x", "--problems", "p"], "write numbers with commas"),
         (["average", tuned, "--base", base, "--sweep", "1.5", "--problems", "p"], "--sweep 1.5: tuned_weight: Input"),

@@ -18,6 +18,7 @@ from prover.cli import app
 from prover.config import EvaluateConfig, InitModel, LeanConfig, MiniF2FProblems, SamplingConfig
 from tests.unit.report.sample_run import make_run
 
+PAIR = ("--attempts", "a", "--verdicts", "v")
 PROVER = [sys.executable, "-m", "prover"]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,8 +40,8 @@ def options() -> Iterator[tuple[str, Any]]:
 def test_every_command_of_the_issue_is_there() -> None:
     group: Any = typer.main.get_command(app)
     assert set(group.commands) == {
-        *("setup", "doctor", "check", "problems", "init-model", "iterate", "inspect", "serve-lean"),
-        *("sample", "verify", "certify", "correct", "select", "sft", "average", "evaluate"),
+        *("setup", "doctor", "check", "problems", "extract", "init-model", "iterate", "inspect", "serve-lean"),
+        *("sample", "verify", "certify", "correct", "select", "sft", "pairs", "dpo", "average", "evaluate"),
     }
     assert all(command.help for command in group.commands.values())
 
@@ -73,7 +74,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["iterat"], "Did you mean 'iterate'?"),
+        (["iteratee"], "Did you mean 'iterate'?"),
         (["iterate", "c.toml", "--run-dri", "x"], "--run-dir"),
         (["iterate", "none.toml"], "none.toml: cannot be read (No such file or directory)"),
         (["check"], "give Lean files, or --jsonl IN together with --out OUT"),
@@ -94,6 +95,14 @@ def test_version() -> None:
         (
             ["select", "--problems", "p", "--out", "o", "--attempts", "a", "--verdicts", "v", "--verdicts", "w"],
             "in pairs",
+        ),
+        (
+            ["select", "--problems", "p", "--out", "o", "--attempts", "a", "--verdicts", "v", "--fresh", "2"],
+            "--fresh 2 but 1 --attempts",
+        ),
+        (
+            [*("select", "--problems", "p", "--out", "o", "-s", "select.replay=1"), *2 * PAIR],
+            "say with --fresh how many of the last --attempts are new",
         ),
         (["average", "a", "b", "--out", "o", "--weight", "1"], "2 models need as many --weight options"),
         (["inspect", "r", "--problem", "x", "--stage", "y"], "give --problem or --stage, not both"),

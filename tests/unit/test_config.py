@@ -22,6 +22,8 @@ from prover.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = '[train]\nsource = "core"\nsplit = "train"\n[model]\ntype = "init"\n'
 
+VALIDATE = '[average.validate_on]\nsource = "core"\nsplit = "valid"\nlimit = 9\n'
+
 
 def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "c.toml"
@@ -36,19 +38,33 @@ def test_shipped_configurations_parse(file: Path) -> None:
     assert IterateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-SAME = {"seed", "template", "workers", "device", "type", "source", "split", "portfolio", "method", "limit"}
+SAME = {
+    "seed",
+    "template",
+    "workers",
+    "device",
+    "type",
+    "source",
+    "split",
+    "portfolio",
+    "method",
+    "limit",
+    "header",
+    "premises",
+}
 """May be alike everywhere: what the machine or the user's model decides, members of unions, a baseline that is
-off by default, and how many problems are taken of a file."""
+off by default, and which problems are taken of a file, in what form."""
 
 
 def settings(section: Section) -> Iterator[tuple[str, str]]:
-    """Fields of a section and of those in it, each with its value and with its default."""
+    """Fields of a section and of those in it, by the class that has them, each with its value and with its default."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        owner = next(c for c in reversed(type(section).__mro__) if name in getattr(c, "model_fields", ()))
         if isinstance(value, Section):
             yield from settings(value)
         else:
-            yield from ((f"{type(section).__name__}.{name}", repr(v)) for v in (value, field.default))
+            yield from ((f"{owner.__name__}.{name}", repr(v)) for v in (value, field.default))
 
 
 def test_every_knob_is_turned_by_a_shipped_configuration() -> None:
@@ -58,8 +74,9 @@ def test_every_knob_is_turned_by_a_shipped_configuration() -> None:
         for name, value in settings(load_config(file)):
             seen.setdefault(name, set()).add(value)
     alike = {name for name, values in seen.items() if len(values) == 1}
-    sections = {"IterateConfig.average", "IterateConfig.cold", "IterateConfig.cold_sft"}  # None in one of them
-    assert {name for name in alike - sections if name.rpartition(".")[2] not in SAME} == set()
+    sections = {"average", "cold", "cold_sft", "dpo", "lora", "validate_on"}  # None in one of them
+    names = {name for name in alike if name.rpartition(".")[2] not in SAME | sections}
+    assert names == set()
 
 
 def test_the_quickstart_is_what_the_issue_asks_for() -> None:
@@ -77,7 +94,7 @@ def test_the_quickstart_is_what_the_issue_asks_for() -> None:
         (MINIMAL + "[sampling]\ntemprature = 1\n", "unknown key 'sampling.temprature'; did you mean 'temperature'?"),
         (MINIMAL.replace("split", "spilt"), "did you mean 'split'?"),
         (MINIMAL + '[evaluate_on.x]\nsource = "core"\nsplit = "test"\nlimt = 3\n', "did you mean 'limit'?"),
-        (MINIMAL + "[sampling]\nzzz = 1\n", "known keys: max_tokens, n, temperature, top_p"),
+        (MINIMAL + "[sampling]\nzzz = 1\n", "known keys: budget, enough, max_tokens, n,"),
         ("rounds = 'three'\n" + MINIMAL, "rounds: Input should be a valid integer"),
         (MINIMAL + "[sampling]\nn = 0\n", "sampling.n: Input should be greater than or equal to 1"),
         (MINIMAL.replace('"core"', '"corex"'), "corex"),
@@ -101,6 +118,18 @@ def test_the_quickstart_is_what_the_issue_asks_for() -> None:
             MINIMAL + '[average]\nmethod = "breadcrumbs"\ndrop_largest = 0.2\n',
             "drop_smallest and drop_largest must leave something",
         ),
+        (MINIMAL + "[average]\nsweep = [0.5, 0.9]\n", "average: Value error, sweep and validate_on need each other"),
+        (MINIMAL + "[average]\nsweep = [0.5, 1.5]\n" + VALIDATE, "sweep: 1.5: Input should be less than or equal to 1"),
+        (MINIMAL + "[average]\nsweep = [0.7, 0.70]\n" + VALIDATE, "sweep holds a weight twice: 0.7, 0.7"),
+        (
+            MINIMAL + "[average]\nsweep = [0.7]\n" + VALIDATE + "limt = 3\n",
+            "unknown key 'average.validate_on.limt'; did you mean 'limit'?",
+        ),
+        (
+            MINIMAL + '[evaluate_on.a]\nsource = "core"\nsplit = "valid"\n[average]\nsweep = [1]\n' + VALIDATE,
+            "average.validate_on has the problems of evaluate_on.a, whose figures would be too good",
+        ),
+        (MINIMAL + '[evaluate_on.validate_on]\nsource = "core"\nsplit = "test"\n', "'validate_on' cannot name a set"),
         (MINIMAL + '[evaluate_on.train]\nsource = "core"\nsplit = "test"\n', "'train' cannot name a set"),
         (MINIMAL + '[evaluate_on."a/b"]\nsource = "core"\nsplit = "test"\n', "'a/b' cannot name a set"),
     ],

@@ -150,6 +150,8 @@ def main() -> None:
         reply = {"nonce": nonce, "status": status, "used": used, "axioms": ["propext"], "heartbeats": 7, "ms": 1.0}
         if request.get("export") is True and words[0] != "silent":
             reply["export"] = request["candidate"]
+        if request.get("feedback", "messages") != "messages":
+            reply["feedback"] = {}
         say(reply)
 
 

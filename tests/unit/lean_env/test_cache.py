@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lean_env.cache import VerdictCache, key_of
+from lean_env.cache import VerdictCache, key_of, shape_of
 from lean_env.errors import CacheError
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Limits, StatementFailure, Verdict
@@ -47,6 +47,20 @@ def ask(
         answers = {answer.attempt_id: answer for answer in pool.check(requests, certify=certify)}
         assert (pool.stats.started == 0) == (pool.stats.cached == len(requests))
         return answers, pool.stats.cached
+
+
+def test_the_shape_of_a_verdict_covers_all_that_it_holds() -> None:
+    assert set(shape_of(Verdict)) == {
+        *("Verdict", "Message", "Feedback", "GoalsAt", "TacticStep", "Goal", "Hypothesis")
+    }
+
+    def holder(**goal: type) -> type[msgspec.Struct]:
+        inner = msgspec.defstruct("Goal", [*goal.items()])
+        return msgspec.defstruct("Verdict", [("feedback", tuple[inner, ...] | None)])
+
+    shapes = [shape_of(holder(**goal)) for goal in ({"text": str}, {"text": bytes}, {"text": str, "case": str}, {})]
+    assert all(one != other for place, one in enumerate(shapes) for other in shapes[:place])
+    assert shape_of(holder(text=str)) == shapes[0]
 
 
 def test_what_was_asked_before_needs_no_worker(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lean_env.errors import WorkerError
 from lean_env.pool import LeanPool
-from lean_env.protocol import Limits
+from lean_env.protocol import Depth, Limits
 from lean_env.worker import Launch
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
 from prover.progress import Silent, SilentMeter
@@ -206,6 +206,37 @@ def test_what_was_judged_before_costs_no_check(tmp_path: Path) -> None:
         assert pool.stats.started == 0
     statuses = [[v.status for v in verdicts.read(Verdict)] for verdicts in (first, again)]
     assert statuses == [["timeout", "failed", "proved"]] * 2
+
+
+def test_what_was_judged_before_is_judged_again_where_it_tells_too_little(tmp_path: Path) -> None:
+    """A correction that shows goals needs them of a failure that an earlier round saw without."""
+    problems, attempts = artifacts(tmp_path, [{"p": (SAME, ["spin", "wrong", "ok"])}])
+
+    def judged(name: str, feedback: Depth, *earlier: Artifact) -> tuple[Artifact, list[bool], int]:
+        """The verdicts, whether each of them tells more than messages, and how many workers they took."""
+        with LeanPool(Scripted(), 1) as pool:
+            verdicts = verify.run(
+                tmp_path / name,
+                problems=problems,
+                attempts=attempts,
+                pool=pool,
+                limits=Limits(cpu_seconds=0.3),
+                series="s",
+                progress=Silent(),
+                earlier=[(attempts, before) for before in earlier],
+                feedback=feedback,
+            )
+            told = [v.feedback is not None for v in verdicts.read(Verdict)]
+            return verdicts, told, pool.stats.started
+
+    first, told, _ = judged("first", "messages")
+    assert told == [False, False, False]
+    second, told, started = judged("second", "goals", first)
+    assert told == [False, True, False] and started, "only the failure is looked at again"
+    _, told, started = judged("third", "goals", first, second)
+    assert told == [False, True, False] and not started
+    _, told, started = judged("fourth", "messages", second)
+    assert told == [False, True, False] and not started, "what tells more will do"
 
 
 @pytest.mark.parametrize("until_proved", [False, True])

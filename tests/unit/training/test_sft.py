@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,16 @@ def job(base: Path, examples: Path, out: Path, **changes: object) -> SftJob:
             **more,
         }
     )
+
+
+def stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    """Ends a training as Ctrl-C does."""
+
+    def stop(progress: TrainingProgress) -> None:
+        if progress.step == step and progress.steps == 1:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def weights(out: Path) -> bytes:
@@ -109,12 +120,8 @@ def test_a_finished_job_returns_at_once(base: Path, examples: Path, tmp_path: Pa
 
 
 def test_state_of_another_training_is_refused(base: Path, examples: Path, tmp_path: Path) -> None:
-    def stop(progress: TrainingProgress) -> None:
-        if progress.step == 9:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(job(base, examples, tmp_path), stop)
+        train(job(base, examples, tmp_path), stop_at(9))
     with pytest.raises(TrainingError, match="another training"):
         train(job(base, examples, tmp_path, learning_rate=1e-3))
     (tmp_path / "work" / "step-00000008.safetensors").write_bytes(b"torn")
