@@ -251,9 +251,9 @@ def ours(way: str, folder: Path, told: dict[str, Any]) -> dict[str, float]:
 
 def theirs(way: str, folder: Path, told: dict[str, Any]) -> dict[str, float]:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     steps, packed = told["steps"], way == "trl_packed"
