@@ -1,7 +1,7 @@
 """Scores from verdicts: pass@k, unbiased wherever sampling stopped, with bootstrap intervals over problems."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +42,15 @@ def run(
     judged: Sequence[Judged],
     ks: Sequence[int],
     plan: Plan | None = None,
+    stopped_by: Sequence[Judged] = (),
     ordered: bool = False,
     baseline: Artifact | None = None,
     clean: bool = False,
 ) -> Artifact:
     """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
 
-    ``judged`` are the waves of one sampling, and ``plan`` says where it stopped, None where it drew all alike. A proof
-    that a checker refuses after the stop counts as a failure.
+    ``judged`` are the waves of one sampling, and ``plan`` says where it stopped, None where it drew all alike;
+    ``stopped_by`` are the verdicts that it stopped by, where a checker has refused some of them since.
     ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
     ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited;
     ``agreed NAME VERSION`` counts those that an external checker agreed to.
@@ -73,6 +74,7 @@ def run(
     if writer.finished:
         return writer.finished
     scores: list[ProblemScore] = []
+    refused: Counter[str] = Counter()
     certified = 0
     agreed: Counter[str] = Counter()
     for index in range(problems.shards):
@@ -85,10 +87,16 @@ def run(
             for attempt in attempts.read_shard(index, Attempt):
                 if attempt.id in statuses:
                     by_problem[attempt.problem_id].append(attempt)
+        counted = {v.attempt_id for _, verdicts in stopped_by for v in verdicts.read_shard(index, Verdict) if v.proved}
+        refused.update(i for i, tried in by_problem.items() for a in tried if _refused(a, counted, statuses))
         shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
-    return writer.finish({**_figures(scores, ks, stops, ordered), "certified_attempts": certified, **agreed})
+    return writer.finish({**_figures(scores, ks, stops, refused, ordered), "certified_attempts": certified, **agreed})
+
+
+def _refused(attempt: Attempt, counted: Set[str], verdicts: Mapping[str, Verdict]) -> bool:
+    return attempt.id in counted and not verdicts[attempt.id].proved
 
 
 def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
@@ -105,7 +113,7 @@ def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyon
 
 
 def _figures(
-    scores: Sequence[ProblemScore], ks: Sequence[int], stops: Plan | None, ordered: bool
+    scores: Sequence[ProblemScore], ks: Sequence[int], stops: Plan | None, refused: Mapping[str, int], ordered: bool
 ) -> dict[str, int | float]:
     figures: dict[str, int | float] = {
         "problems": len(scores),
@@ -118,10 +126,9 @@ def _figures(
         figures["enough"] = stops.enough
     beyond = [s for s in scores if s.beyond]
     for k in ks:
-        values = np.array([_one(s, k, stops, ordered) for s in scores])
-        figures |= _interval(f"pass@{k}", values)
-        if beyond:
-            figures |= _interval(f"beyond_pass@{k}", np.array([_one(s, k, stops, ordered) for s in beyond]))
+        for name, those in (("pass", scores), ("beyond_pass", beyond)):
+            values = [_one(s, k, stops, refused.get(s.problem_id, 0), ordered) for s in those]
+            figures |= _interval(f"{name}@{k}", np.array(values))
     if ordered:
         figures |= _interval("pass@all", np.array([float(s.proved > 0) for s in scores]))
     if any(s.beyond is not None for s in scores):
@@ -129,11 +136,11 @@ def _figures(
     return figures
 
 
-def _one(score: ProblemScore, k: int, stops: Plan | None, ordered: bool) -> float:
+def _one(score: ProblemScore, k: int, stops: Plan | None, refused: int, ordered: bool) -> float:
     if ordered:
         return float(score.first is not None and score.first <= k)
     bounds, enough = (stops.bounds, stops.enough) if stops else ((), None)
-    return pass_at_k(score.n, score.proved, k, bounds, enough)
+    return pass_at_k(score.n, score.proved, k, bounds, enough, refused)
 
 
 def _interval(name: str, values: npt.NDArray[np.float64]) -> dict[str, float]:
