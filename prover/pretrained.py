@@ -69,11 +69,13 @@ def load_model(path: Path, dtype: "torch.dtype", device: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars off the screen."""
+    """Keep transformers' own progress bars off the screen, and what DeepSpeed says where transformers imports it."""
+    import torch
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     try:
         yield
     finally:

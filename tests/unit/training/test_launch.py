@@ -21,12 +21,12 @@ from .test_sft import ROOT, job, weights
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 TWO = {"type": "deepspeed", "processes": 2, "zero": 2, "micro_batch_tokens": 64}
-STEPS = 150
+STEPS = 90
 
 
 def drill(base: Path, examples: Path, out: Path, **launch: object) -> SftJob:
     wanted = {**TWO, **launch} if launch else {"micro_batch_tokens": 64}
-    return job(base, examples, out, launch=wanted, precision="float32", steps=STEPS, checkpoint_every=10)
+    return job(base, examples, out, launch=wanted, precision="float32", steps=STEPS, checkpoint_every=5)
 
 
 def processes_of(made: SftJob) -> dict[str, list[psutil.Process]]:
@@ -62,8 +62,9 @@ def interrupt() -> None:
 
 
 @needs_deepspeed
+@pytest.mark.timeout(600)
 def test_kills_lose_nothing_and_leave_nobody(base: Path, examples: Path, tmp_path: Path) -> None:
-    """A rank, the launcher and the launching process are killed, and once it is Ctrl-C; then other settings go on."""
+    """A rank, the launcher and the launching process are killed; then other settings go on."""
     made = drill(base, examples, tmp_path / "cut", zero=2)
 
     def left() -> int:
@@ -73,34 +74,30 @@ def test_kills_lose_nothing_and_leave_nobody(base: Path, examples: Path, tmp_pat
         return int(state.name.removeprefix("step-"))
 
     with pytest.raises(TrainingError, match=r"ended by SIGKILL .*the last state is kept, the output is in .*log\.txt"):
-        run(made, at(12, lambda: processes_of(made)["rank"][1].kill()))
+        run(made, at(7, lambda: processes_of(made)["rank"][1].kill()))
     first = left()
-    assert 10 <= first < STEPS
-    with pytest.raises(KeyboardInterrupt):
-        run(made, at(first + 12, interrupt))
+    assert 5 <= first < STEPS
+    with pytest.raises(TrainingError, match="the launcher of the training ended"):
+        run(made, at(first + 6, lambda: processes_of(made)["launcher"][0].kill()))
     second = left()
     assert second > first
-    with pytest.raises(TrainingError, match="the launcher of the training ended"):
-        run(made, at(second + 12, lambda: processes_of(made)["launcher"][0].kill()))
-    third = left()
-    assert third > second
 
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, made.model_dump_json()], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     for line in parent.stdout:
-        if int(line) >= third + 12:
+        if int(line) >= second + 6:
             parent.kill()
             break
     parent.wait()
-    fourth = left()
-    assert fourth > third
+    third = left()
+    assert third > second
 
     seen: list[TrainingProgress] = []
     other = drill(base, examples, tmp_path / "cut", zero=3, processes=3)
     assert run(other, seen.append).step == STEPS
-    assert seen[0].step == seen[0].steps == fourth
+    assert seen[0].step == seen[0].steps == third
     assert not made.work.exists() and not folder_of(made).exists()
     one = drill(base, examples, tmp_path / "whole")
     train(one)
@@ -131,6 +128,7 @@ def test_on_as_many_processes_resuming_gives_the_same_bytes(base: Path, examples
     run(whole)
     with pytest.raises(KeyboardInterrupt):
         run(cut, at(9, interrupt))
+    assert none_left(cut)
     run(cut)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 

@@ -16,11 +16,14 @@ from safetensors.torch import load_file
 
 from prover.config import DeepSpeedLaunch
 from prover.errors import ConfigError, TrainingError
-from prover.pretrained import load_model, load_tokenizer
-from prover.training.job import SftJob
+from prover.pretrained import load_model, load_tokenizer, read_checkpoint
+from prover.training.job import Job, SftJob
 from prover.training.loop import train
 from prover.training.zero_options import OURS, options
 
+from .conftest import WORDS
+from .test_dpo import job as dpo_job
+from .test_dpo import pair, write_pairs
 from .test_sft import ROOT, job
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
@@ -34,6 +37,18 @@ def sharded(stage: int, **more: object) -> dict[str, object]:
 
 def whole(base: Path, examples: Path, out: Path, launch: dict[str, object], precision: str = "float32") -> SftJob:
     return job(base, examples, out, launch=launch, precision=precision)
+
+
+def other_kinds(base: Path, examples: Path, folder: Path) -> dict[str, Job]:
+    """Adapters, an early stop that goes back to the best weights, and preferences."""
+    pairs = write_pairs(folder / "pairs.jsonl", [pair(word) for word in WORDS])
+    common = {"launch": {"micro_batch_tokens": 64}, "precision": "float32"}
+    stop = {"holdout": 0.3, "patience": 2, "learning_rate": 2e-2, "steps": 40}
+    return {
+        "lora": job(base, examples, folder / "lora", lora={"rank": 4}, **common),
+        "stop": job(base, examples, folder / "stop", **stop, **common),
+        "dpo": dpo_job(base, pairs, folder / "dpo", **common),
+    }
 
 
 class Trained:
@@ -66,6 +81,14 @@ class Trained:
             planned(f"half{stage}", sharded(stage), "bfloat16", keep=str(folder / f"half{stage}-to-single" / "work"))
             planned(f"single-to-{stage}", sharded(stage))
         planned("offload3", sharded(3, offload="parameters"))
+        for name, made in other_kinds(base, examples, folder).items():
+            train(
+                made.model_copy(
+                    update={"output": folder / f"{name}-single/model", "work": folder / f"{name}-single/work"}
+                )
+            )
+            launched = made.model_copy(update={"launch": DeepSpeedLaunch.model_validate(sharded(3))})
+            plan.append({"job": launched.model_dump(mode="json")})
         file, script = folder / "plan.json", Path(__file__).with_name("many.py")
         file.write_text(json.dumps(plan))
         done = subprocess.run(
@@ -135,6 +158,15 @@ def test_what_many_left_is_gone_on_with_by_one(trained: Trained, base: Path, exa
         train(made, lambda p, seen=losses: seen.append(p.loss))
         assert len(losses) == 13 and math.isnan(losses[0])  # one report of where it stands, and twelve steps
         assert trained.distance(name, other) < (2e-5 if precision == "float32" else 2e-2)
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("name", ["lora", "stop", "dpo"])
+def test_every_kind_of_training_is_the_same_split(trained: Trained, name: str) -> None:
+    assert trained.distance(name, f"{name}-single") < 5e-5
+    one, many = (read_checkpoint(trained.folder / folder / "model") for folder in (f"{name}-single", name))
+    assert one is not None and many is not None
+    assert one.step == many.step
 
 
 @needs_deepspeed
