@@ -51,7 +51,7 @@ def examples(seed: int = 0, count: int = 13) -> Tokenized:
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.array([random.integers(1, n) for n in lengths], dtype=np.int32),
         random.uniform(0.5, 2, count).astype(np.float32),
-        np.arange(count, dtype=np.int32),
+        np.arange(count, dtype=np.uint64),
         np.zeros(count, dtype=np.float32),
         [str(i) for i in range(count)],
         0,
