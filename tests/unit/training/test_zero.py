@@ -21,9 +21,6 @@ from prover.training.job import Job, SftJob
 from prover.training.loop import train
 from prover.training.zero_options import OURS, options
 
-from .conftest import WORDS
-from .test_dpo import job as dpo_job
-from .test_dpo import pair, write_pairs
 from .test_sft import ROOT, job
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
@@ -40,14 +37,12 @@ def whole(base: Path, examples: Path, out: Path, launch: dict[str, object], prec
 
 
 def other_kinds(base: Path, examples: Path, folder: Path) -> dict[str, Job]:
-    """Adapters, an early stop that goes back to the best weights, and preferences."""
-    pairs = write_pairs(folder / "pairs.jsonl", [pair(word) for word in WORDS])
+    """Adapters, and an early stop that goes back to the best weights; preferences are in ``test_dpo.py``."""
     common = {"launch": {"micro_batch_tokens": 64}, "precision": "float32"}
     stop = {"holdout": 0.3, "patience": 2, "learning_rate": 2e-2, "steps": 40}
     return {
         "lora": job(base, examples, folder / "lora", lora={"rank": 4}, **common),
         "stop": job(base, examples, folder / "stop", **stop, **common),
-        "dpo": dpo_job(base, pairs, folder / "dpo", **common),
     }
 
 
@@ -161,7 +156,7 @@ def test_what_many_left_is_gone_on_with_by_one(trained: Trained, base: Path, exa
 
 
 @needs_deepspeed
-@pytest.mark.parametrize("name", ["lora", "stop", "dpo"])
+@pytest.mark.parametrize("name", ["lora", "stop"])
 def test_every_kind_of_training_is_the_same_split(trained: Trained, name: str) -> None:
     assert trained.distance(name, f"{name}-single") < 5e-5
     one, many = (read_checkpoint(trained.folder / folder / "model") for folder in (f"{name}-single", name))
