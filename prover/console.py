@@ -80,6 +80,7 @@ class Counts:
         self.proved = 0
         self.checks = 0
         self.tokens = 0
+        self.shown = ""
         self.started = time.monotonic()
         self._lock = threading.Lock()
         self._past: deque[tuple[float, int, int, int]] = deque([(self.started, 0, 0, 0)])
@@ -123,7 +124,8 @@ class Counts:
         seconds, totals = max(spans[0], 1e-3), (self.attempts, self.checks, self.tokens)
         named = zip(("attempts", "checks", "tokens"), totals, spans[1:], strict=True)
         said = [f"{short(count / seconds)} {name}/s" for name, total, count in named if total]
-        return [*said, f"{self.proved:,} proved"] if self.checks else said
+        said += [f"{self.proved:,} proved"] if self.checks else []
+        return [*said, self.shown] if self.shown else said
 
     def summary(self) -> str:
         """What a finished stage leaves on the screen, with its pace over the whole time."""
@@ -174,6 +176,9 @@ class _PlainMeter:
 
     def expect(self, total: int) -> None:
         self.counts.total = total
+
+    def show(self, text: str) -> None:
+        self.counts.shown = text
 
 
 class LiveProgress:
@@ -235,6 +240,9 @@ class _LiveMeter:
     def expect(self, total: int) -> None:
         self._counts.total = total
         self._rich.update(self._task, total=max(total, 1))
+
+    def show(self, text: str) -> None:
+        self._counts.shown = text
 
 
 class _CountsColumn(ProgressColumn):

@@ -1,9 +1,11 @@
 """Where the loop puts what in a run directory: folder names relative to it. The loop and the reports share them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
+from prover.allocation import evaluation_plan, training_plan
 from prover.config import ColdTactics, InitModel, IterateConfig
 
 TRAIN = "train"
@@ -28,6 +30,9 @@ class Trial(msgspec.Struct, frozen=True):
     attempts: str
     verdicts: str
 
+    def under(self, folder: Path) -> tuple[Path, Path]:
+        return folder / self.attempts, folder / self.verdicts
+
 
 def problems(name: str) -> str:
     return f"problems/{name}"
@@ -41,9 +46,14 @@ def cold() -> Trial:
     return Trial(f"{round_folder(0)}/cold_attempts", f"{round_folder(0)}/cold_verdicts")
 
 
-def sampled(number: int) -> Trial:
+def sampled(number: int, wave: int = 0) -> Trial:
     folder = round_folder(number)
-    return Trial(f"{folder}/sample", f"{folder}/verify")
+    return Trial(wave_of(f"{folder}/sample", wave), wave_of(f"{folder}/verify", wave))
+
+
+def wave_of(folder: str, wave: int) -> str:
+    """The folder of a wave beside that of the first."""
+    return f"{folder}_wave{wave}" if wave else folder
 
 
 def corrected(number: int, turn: int) -> Trial:
@@ -99,8 +109,24 @@ def control(name: str) -> str:
     return f"control/{name}"
 
 
-def trial(evaluation: str) -> Trial:
-    return Trial(f"{evaluation}/{ATTEMPTS}", f"{evaluation}/{VERDICTS}")
+def trial(evaluation: str, wave: int = 0) -> Trial:
+    inside = within(wave)
+    return Trial(f"{evaluation}/{inside.attempts}", f"{evaluation}/{inside.verdicts}")
+
+
+def within(wave: int) -> Trial:
+    """A wave of an evaluation, relative to the evaluation's folder."""
+    return Trial(wave_of(ATTEMPTS, wave), wave_of(VERDICTS, wave))
+
+
+def training_waves(config: IterateConfig) -> range:
+    """The waves that each round samples in."""
+    return range(training_plan(config.sampling).waves)
+
+
+def evaluation_waves(config: IterateConfig, n: int | None = None) -> range:
+    """The waves of an evaluation with ``n`` attempts, ``evaluate.n`` where it is None."""
+    return range(evaluation_plan(config.evaluation_sampling(n)).waves)
 
 
 def scores(evaluation: str) -> str:
@@ -119,7 +145,8 @@ def _stages(config: IterateConfig) -> Iterator[str]:
     if sweep:
         yield problems(VALIDATE)
     if config.evaluate.portfolio:
-        yield from _evaluation(portfolio(name) for name in names)
+        for name in names:
+            yield from _evaluation(portfolio(name), range(1))
     if isinstance(config.cold, ColdTactics):
         yield from _both(cold())
     if config.cold is not None:
@@ -130,9 +157,11 @@ def _stages(config: IterateConfig) -> Iterator[str]:
         yield init()
     if config.cold is not None:
         yield sft(0)
-    yield from _evaluation(evaluated(0, name) for name in names)
+    for name in names:
+        yield from _evaluation(evaluated(0, name), evaluation_waves(config))
     for number in range(1, config.rounds + 1):
-        yield from _both(sampled(number))
+        for wave in training_waves(config):
+            yield from _both(sampled(number, wave))
         for turn in range(1, config.correct.turns + 1):
             yield from _both(corrected(number, turn))
         yield select(number)
@@ -142,18 +171,21 @@ def _stages(config: IterateConfig) -> Iterator[str]:
             yield dpo(number)
         for place in (weighed(average(number), weight) for weight in sorted(sweep)):
             yield f"{place}/{AVERAGE}"
-            yield from _evaluation([place])
+            yield from _evaluation(place, evaluation_waves(config))
         if config.average:
             yield average(number)
-        yield from _evaluation(evaluated(number, name) for name in names)
+        for name in names:
+            yield from _evaluation(evaluated(number, name), evaluation_waves(config))
     if config.evaluate.control_n:
-        yield from _evaluation(control(name) for name in names)
+        for name in names:
+            yield from _evaluation(control(name), evaluation_waves(config, config.evaluate.control_n))
 
 
 def _both(trial: Trial) -> tuple[str, str]:
     return trial.attempts, trial.verdicts
 
 
-def _evaluation(folders: Iterable[str]) -> Iterator[str]:
-    for folder in folders:
-        yield from (*_both(trial(folder)), scores(folder))
+def _evaluation(folder: str, waves: range) -> Iterator[str]:
+    for wave in waves:
+        yield from _both(trial(folder, wave))
+    yield scores(folder)

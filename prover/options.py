@@ -109,6 +109,10 @@ CheckerName = Annotated[
         show_default=False,
     ),
 ]
+Fresh = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many of the --attempts, the last ones, are this round's; for select.replay."),
+]
 Clean = Annotated[bool, typer.Option("--clean", help="Start over instead of going on or refusing another recipe.")]
 
 

@@ -3,20 +3,18 @@
 Every step returns at once where its artifact is finished, so the loop is its own resume: run it again and it goes on.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lean_env.cache import VerdictCache
 from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
-from prover import layout, sweep
-from prover.artifacts import Artifact, changed_keys, disk_errors, provenance, run_lock, write_json
-from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig, Section, without_placement
-from prover.config_file import open_run
+from prover import layout, sweep, waves
+from prover.allocation import evaluation_plan, training_plan
+from prover.artifacts import Artifact, OnShard, provenance, run_lock, write_json
+from prover.claim import claim
+from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError
 from prover.ground import Ground
 from prover.lean import limits_in_force, open_lean
 from prover.models import Model, open_model
@@ -24,13 +22,10 @@ from prover.overlap import overlapped
 from prover.preference import preferring
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.stages import cold, correct, evaluate, init, sample, select, sft, verify
+from prover.stages import cold, correct, evaluate, init, select, sft, verify
 from prover.stages import problems as problems_stage
 from prover.stages.verify import Judged
 from prover.tactics import PORTFOLIO
-
-GROWING = frozenset({"rounds", "evaluate_on"})
-"""Top-level keys that may change between two runs on one directory: they add artifacts and change none."""
 
 
 def iterate(
@@ -51,7 +46,7 @@ def iterate(
     """
     progress = progress or Silent()
     with run_lock(run_dir):
-        _claim(config, run_dir, clean)
+        claim(config, run_dir, clean)
         toolchain = open_lean(config.lean, require_sandbox=require_sandbox, say=progress.note)
         confinement = limits_in_force(config.lean)
         write_json(run_dir / "run.json", {**provenance(), "toolchain": toolchain.version, "confinement": confinement})
@@ -61,32 +56,6 @@ def iterate(
             EngineLease(config.engine) as lease,
         ):
             Loop(config, run_dir, pool, lease, progress).run()
-
-
-def _claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
-    file = run_dir / "config.json"
-    entries = [p for p in run_dir.iterdir() if p.name != ".lock"]
-    if entries and not file.exists():
-        raise ArtifactError(f"{run_dir}: is not empty and no run directory (no config.json); choose another --run-dir")
-    if clean:
-        with disk_errors(run_dir):
-            # The configuration last: it is what tells a run directory from a folder that is not ours to empty.
-            for entry in sorted(entries, key=lambda entry: entry == file):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    elif file.exists():
-        before, now = (_content(c) for c in (open_run(run_dir), config))
-        if before != now:
-            raise ArtifactError(
-                f"{run_dir}: was made by another configuration ({changed_keys(before, now)}); "
-                "use another --run-dir, or --clean to start over"
-            )
-    write_json(file, config.model_dump(mode="json"))
-
-
-def _content(config: Section) -> dict[str, Any]:
-    """What of the configuration may not change under a run."""
-    data = config.model_dump(mode="json")
-    return {key: without_placement(value) for key, value in data.items() if key not in GROWING}
 
 
 SYNTAX_WEIGHT = 0.05
@@ -125,9 +94,11 @@ class Loop:
         start = model
         self.evaluate(0, model, sets, baselines, seen)
         for number in range(1, config.rounds + 1):
-            learned += self.attempt(number, model, train, learned)
-            examples = self._select(number, train, learned)
-            model = self.train(number, start, examples, train, learned)
+            new = self.attempt(number, model, train, learned)
+            learned += new
+            examples = self._select(number, train, learned, len(new))
+            last = start if config.tune_from == "start" else model
+            model = self.train(number, start, last, examples, train, learned)
             self.evaluate(number, model, sets, baselines, seen)
         if config.evaluate.control_n:
             self.control(start, sets, baselines, seen)
@@ -183,7 +154,7 @@ class Loop:
             )
         return model, judged
 
-    def _select(self, number: int, train: Artifact, judged: list[Judged]) -> Artifact:
+    def _select(self, number: int, train: Artifact, judged: list[Judged], fresh: int | None = None) -> Artifact:
         config = self.config
         return select.run(
             self.dir / layout.select(number),
@@ -192,6 +163,9 @@ class Loop:
             prompt=self.prompt,
             config=config.select,
             seed=config.seed,
+            fresh=fresh,
+            series=f"r{number}",
+            progress=self.progress,
         )
 
     def _grammar(self, place: str, train: Artifact, per_problem: int, weight: float) -> Artifact:
@@ -205,35 +179,40 @@ class Loop:
         )
 
     def attempt(self, number: int, model: Model, train: Artifact, earlier: list[Judged]) -> list[Judged]:
-        """Sample and verify, then correct and verify, turn by turn."""
-        config, series, place = self.config, f"r{number}", layout.sampled(number)
-        judged = [
-            overlapped(
-                lambda on_shard: sample.run(
-                    self.dir / place.attempts,
-                    problems=train,
-                    model=model,
-                    lease=self.lease,
-                    prompt=self.prompt,
-                    sampling=config.sampling,
-                    series=series,
-                    round=number,
-                    seed=config.seed,
-                    progress=self.progress,
-                    on_shard=on_shard,
-                ),
-                lambda attempts, ready: self.verify(
-                    self.dir / place.verdicts, series, train, attempts, earlier, ready, feedback=self._feedback(0)
-                ),
-                self.pool.close,
-            )
-        ]
+        """Sample and verify, wave by wave, then correct and verify, turn by turn."""
+        config, series = self.config, f"r{number}"
+        judged = waves.run(
+            training_plan(config.sampling),
+            lambda wave: layout.sampled(number, wave).under(self.dir),
+            lambda out, label, attempts, ready, known, on_shard: self.verify(
+                out,
+                f"{series}{label}",
+                train,
+                attempts,
+                [*earlier, *known],
+                ready,
+                feedback=self._feedback(0),
+                on_shard=on_shard,
+            ),
+            self.pool.close,
+            problems=train,
+            model=model,
+            lease=self.lease,
+            prompt=self.prompt,
+            sampling=config.sampling,
+            series=series,
+            round=number,
+            seed=config.seed,
+            progress=self.progress,
+        )
+        failed = judged
         for turn in range(1, config.correct.turns + 1):
-            judged.append(self._correct(turn, number, model, train, judged[-1], [*earlier, *judged]))
+            failed = [self._correct(turn, number, model, train, failed, [*earlier, *judged])]
+            judged += failed
         return judged
 
     def _correct(
-        self, turn: int, number: int, model: Model, train: Artifact, failed: Judged, earlier: list[Judged]
+        self, turn: int, number: int, model: Model, train: Artifact, failed: list[Judged], earlier: list[Judged]
     ) -> Judged:
         config, series, place = self.config, f"r{number}", layout.corrected(number, turn)
         return overlapped(
@@ -279,6 +258,7 @@ class Loop:
         ready: Iterable[int] | None = None,
         until_proved: bool = False,
         feedback: Depth = "messages",
+        on_shard: OnShard = lambda _artifact, _index: None,
     ) -> Artifact:
         return verify.run(
             out,
@@ -292,20 +272,24 @@ class Loop:
             ready=ready,
             until_proved=until_proved,
             feedback=feedback,
+            on_shard=on_shard,
         )
 
-    def train(self, number: int, start: Model, examples: Artifact, train: Artifact, judged: list[Judged]) -> Model:
-        """Tune the starting model on everything proved so far, then on preferences and average it with the start where
-        the configuration asks for it.
+    def train(
+        self, number: int, start: Model, last: Model, examples: Artifact, train: Artifact, judged: list[Judged]
+    ) -> Model:
+        """Tune ``last`` on what was selected, then on preferences, and average it with the starting model, where the
+        configuration asks for it.
 
-        Always from the same start: proofs of all rounds are in ``examples``, and errors of one round are not
-        inherited by the next (Polu et al. 2022, arXiv 2202.01344).
+        ``last`` is the start itself, so that errors of one round are not inherited by the next (Polu et al. 2022, arXiv
+        2202.01344), or what the round before ended with. Averaging is with the start in both cases: that is the model
+        that has the diversity which tuning loses.
         """
         config = self.config
         self.lease.release()
         tuned = sft.run(
             self.dir / layout.sft(number),
-            base=start,
+            base=last,
             examples=[examples],
             config=config.sft,
             launch=config.launch,
@@ -338,7 +322,7 @@ class Loop:
 
     def score_portfolio(self, name: str, problems: Artifact, judged: Judged) -> Artifact:
         out = self.dir / layout.scores(layout.portfolio(name))
-        return evaluate.run(out, problems=problems, judged=judged, ks=self.config.evaluate.k, ordered=True)
+        return evaluate.run(out, problems=problems, judged=[judged], ks=self.config.evaluate.k, ordered=True)
 
     def evaluate(
         self,
@@ -376,24 +360,14 @@ class Loop:
         seen: list[Judged],
     ) -> Artifact:
         """Sample ``n`` attempts a problem, verify beside it, score; ``seen`` gains what was judged."""
-        name = f"{series} {out.name}"
-        judged = overlapped(
-            lambda on_shard: sample.run(
-                out / layout.ATTEMPTS,
-                problems=problems,
-                model=model,
-                lease=self.lease,
-                prompt=self.prompt,
-                sampling=self.config.evaluation_sampling(n),
-                series=series,
-                round=number,
-                seed=self.config.seed,
-                progress=self.progress,
-                on_shard=on_shard,
-            ),
-            lambda attempts, ready: self.verify(out / layout.VERDICTS, name, problems, attempts, seen, ready),
-            self.pool.close,
+        config = self.config
+        sampling = config.evaluation_sampling(n)
+        plan = evaluation_plan(sampling)
+        ground = Ground(
+            *(problems, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress),
+            round=number,
+            seen=seen,
         )
-        ks = sorted({k for k in (*self.config.evaluate.k, n) if k <= n})
-        seen.append(judged)
-        return evaluate.run(out / layout.SCORES, problems=problems, judged=judged, ks=ks, baseline=baseline)
+        judged = ground.attempt(out, model, plan, sampling, series, f"{series} {out.name}")
+        ks = sorted({k for k in (*config.evaluate.k, n) if k <= n})
+        return ground.score(out, judged, ks=ks, plan=plan, baseline=baseline)

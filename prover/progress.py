@@ -17,6 +17,10 @@ class Meter(Protocol):
         """Say anew how many units there are, for stages that learn it on the way."""
         ...
 
+    def show(self, text: str) -> None:
+        """A few words beside the rates, such as a loss; the next ones take their place."""
+        ...
+
 
 class Progress(Protocol):
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Meter]:
@@ -36,6 +40,9 @@ class SilentMeter:
         return None
 
     def expect(self, total: int) -> None:
+        return None
+
+    def show(self, text: str) -> None:
         return None
 
 

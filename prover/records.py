@@ -92,7 +92,11 @@ class Attempt(Record, frozen=True):
 
 
 class TrainingExample(Record, frozen=True):
-    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers."""
+    """What SFT reads: ``messages`` end with the assistant's text, the only part that the loss covers.
+
+    ``difficulty`` is the share of models' first attempts at the problem that did not prove it, 0 to 1; None where no
+    model has tried it.
+    """
 
     id: str
     messages: tuple[ChatMessage, ...]
@@ -103,7 +107,6 @@ class TrainingExample(Record, frozen=True):
     """``seed``: from a Lean project, as its authors wrote it, with no verdict of ours. ``syntax``: of a grammar, most
     likely no proof at all."""
     difficulty: float | None = None
-    """1 - pass rate of its problem, where that is known."""
 
 
 class PreferencePair(Record, frozen=True):

@@ -29,7 +29,7 @@ from prover.config import (
     TransformersEngine,
 )
 from prover.engines.lease import EngineLease
-from prover.errors import ArtifactError, InputError
+from prover.errors import ArtifactError, ConfigError, InputError
 from prover.ground import Ground
 from prover.lean import open_lean
 from prover.models import Model, open_model, served_model
@@ -224,7 +224,7 @@ def corrected(
         return correct_stage.run(
             out,
             problems=source,
-            failed=open_judged(source, attempts, verdicts),
+            failed=[open_judged(source, attempts, verdicts)],
             model=asked_model(model, lease.config),
             lease=lease,
             prompt=Prompt(prompt or PromptConfig()),
@@ -246,10 +246,20 @@ def selected(
     *,
     config: SelectConfig,
     prompt: PromptConfig | None = None,
+    fresh: int | None = None,
     seed: int = 0,
     clean: bool = False,
+    progress: Progress | None = None,
 ) -> Artifact:
-    """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts."""
+    """Training examples from the proved ones among ``judged``, pairs of attempts and verdicts; the last ``fresh`` pairs
+    (None: all) are this round's.
+
+    Raises ConfigError where there are not as many, or where ``config.replay`` needs to be told.
+    """
+    if fresh is not None and fresh > len(judged):
+        raise ConfigError(f"--fresh {fresh} but {len(judged)} --attempts; it says how many of these are new")
+    if config.replay is not None and fresh is None and len(judged) > 1:
+        raise ConfigError("select.replay is set; say with --fresh how many of the last --attempts are new")
     with run_lock(out):
         source = open_problems(problems, out)
         return select.run(
@@ -259,6 +269,9 @@ def selected(
             prompt=Prompt(prompt or PromptConfig()),
             config=config,
             seed=seed,
+            fresh=fresh,
+            series=out.name,
+            progress=progress,
             clean=clean,
         )
 
@@ -369,4 +382,5 @@ def evaluated(
             seed=0,
             clean=clean,
         )
-        return ground.score(out, (attempts, ground.judge(out, attempts, until_proved=True)), ks=ks, ordered=True)
+        verdicts = ground.judge(out / layout.VERDICTS, out.name, attempts, until_proved=True)
+        return ground.score(out, [(attempts, verdicts)], ks=ks, ordered=True)

@@ -11,6 +11,7 @@ from prover.options import (
     CheckerName,
     Clean,
     Config,
+    Fresh,
     Project,
     RequireSandbox,
     Set,
@@ -70,7 +71,7 @@ def sample(
     assignments: Set = None,
     clean: Clean = False,
 ) -> None:
-    """Sample whole proofs from a model."""
+    """Sample whole proofs from a model, n for each problem (sampling.enough needs verdicts, and is for iterate)."""
     from prover import single
     from prover.console import open_progress
 
@@ -211,6 +212,7 @@ def select(
     attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
     verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
     out: Out,
+    fresh: Fresh = None,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
@@ -219,17 +221,23 @@ def select(
     if len(attempts) != len(verdicts):
         raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
     from prover import single
+    from prover.console import open_progress
+    from prover.report import print_buckets
 
     loaded = stage_config(config, assignments)
-    examples = single.selected(
-        out,
-        problems,
-        list(zip(attempts, verdicts, strict=True)),
-        config=loaded.select,
-        prompt=loaded.prompt,
-        seed=loaded.seed,
-        clean=clean,
-    )
+    with open_progress() as progress:
+        examples = single.selected(
+            out,
+            problems,
+            list(zip(attempts, verdicts, strict=True)),
+            fresh=fresh,
+            config=loaded.select,
+            prompt=loaded.prompt,
+            seed=loaded.seed,
+            clean=clean,
+            progress=progress,
+        )
+    print_buckets(examples.path)
     say("examples", examples.path)
 
 

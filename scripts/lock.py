@@ -27,6 +27,11 @@ DEEPSPEED = ["einops", "hjson", "msgpack", "py-cpuinfo"]
 SOURCE = "deepspeed"
 """Comes as source alone; nothing of it is compiled when it is installed."""
 
+ON_TORCH = ("accelerate", "peft")
+"""Of what ``train`` takes, those that would bring a torch of their own choice."""
+THEIRS = ["psutil"]
+"""What they need besides, and nothing else does."""
+
 Pins = dict[str, tuple[str, set[str]]]
 
 
@@ -70,8 +75,10 @@ def write(path: Path, pins: Pins) -> None:
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    train = [requirement for requirement in extras["train"] if not requirement.startswith("torch")]
-    cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH])
+    train = [requirement for requirement in extras["train"] if not requirement.startswith(("torch", *ON_TORCH))]
+    on_torch = [requirement for requirement in extras["train"] if requirement.startswith(ON_TORCH)]
+    cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH, *THEIRS])
+    cpu |= lock(["--no-deps", *on_torch])
     known = [f"{name}=={version}" for name, (version, _) in cpu.items()]
     dev = lock([*extras["dev"], *known])
     trained = [requirement for requirement in extras["deepspeed"] if not requirement.startswith("prover[")]

@@ -22,7 +22,9 @@ from prover.config.averages import (
 from prover.config.engines import EngineConfig, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
 from prover.config.leans import EmbeddedLean, LeanChoice, LeanConfig, NativeLean
 from prover.config.problems import CoreProblems, JsonlProblems, MiniF2FProblems, ProblemsConfig
+from prover.config.sampling import EvaluateConfig, SamplingConfig
 from prover.config.section import Section
+from prover.config.selection import SelectConfig
 from prover.config.starts import InitModel, ModelConfig, PretrainedModel
 from prover.config.training import (
     DeepSpeedLaunch,
@@ -44,6 +46,7 @@ __all__ = [
     "DpoConfig",
     "EmbeddedLean",
     "EngineConfig",
+    "EvaluateConfig",
     "InitModel",
     "JsonlProblems",
     "LaunchChoice",
@@ -58,8 +61,10 @@ __all__ = [
     "OpenAIEngine",
     "PretrainedModel",
     "ProblemsConfig",
+    "SamplingConfig",
     "ScriptedEngine",
     "Section",
+    "SelectConfig",
     "SftConfig",
     "SingleLaunch",
     "TaskVectorAverage",
@@ -95,17 +100,6 @@ def without_placement(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: without_placement(v) for k, v in value.items() if k not in PLACEMENT}  # type: ignore[reportUnknownVariableType]
-
-
-class SamplingConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Completions per problem and round."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    max_tokens: int = Field(default=48, ge=1)
-    """New tokens per completion."""
 
 
 class ColdTactics(Section):
@@ -148,37 +142,9 @@ class CorrectConfig(Section):
     """Failed attempts of a problem that are corrected in each turn."""
 
 
-class SelectConfig(Section):
-    per_problem: int = Field(default=4, ge=1)
-    """Distinct proofs kept of one problem."""
-    rarity: float = Field(default=0.0, ge=0, le=1)
-    """An answer given for m problems weighs m^-rarity; above 0 keeps a model from ending with one favourite tactic."""
-
-
 class PairsConfig(Section):
     per_problem: int = Field(default=4, ge=1)
     """Pairs kept of one problem."""
-
-
-class EvaluateConfig(Section):
-    n: int = Field(default=8, ge=1)
-    """Attempts per problem."""
-    k: tuple[int, ...] = (1, 8)
-    """The k of pass@k."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; 1 keeps every token."""
-    control_n: int = Field(default=0, ge=0)
-    """Attempts per problem of the cold model at the end, the control; 0 leaves it out."""
-    portfolio: bool = False
-    """Run the fixed tactic list as a baseline."""
-
-    @model_validator(mode="after")
-    def _k_at_most_n(self) -> "EvaluateConfig":
-        if not self.k or min(self.k) < 1 or max(self.k) > self.n:
-            raise ValueError(f"every k must lie between 1 and n = {self.n}, got {list(self.k)}")
-        return self
 
 
 class StageConfig(Section):
@@ -215,7 +181,11 @@ class StageConfig(Section):
         """How ``n`` attempts for an evaluation are drawn; ``evaluate.n`` where it is None."""
         drawn = self.evaluate
         return SamplingConfig(
-            n=n or drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=self.sampling.max_tokens
+            n=n or drawn.n,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=self.sampling.max_tokens,
+            enough=drawn.enough,
         )
 
 
@@ -234,6 +204,9 @@ class IterateConfig(StageConfig):
     """Round 0; None starts from the model as it is."""
     cold_sft: SftConfig | None = None
     """Training of round 0; None takes ``sft``."""
+    tune_from: Literal["start", "last"] = "start"
+    """The model that a round's training starts from: ``start``, that of round 0, or ``last``, that of the round before.
+    ``average`` mixes with the model of round 0 either way."""
 
     @field_validator("engine")
     @classmethod

@@ -22,11 +22,15 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``len(seeds)`` completions of one conversation; ``seeds[i]`` decides the i-th, whatever else is in the batch."""
+    """``len(seeds)`` completions of one conversation; ``seeds[i]`` decides the i-th, whatever else is in the batch.
+
+    ``first`` completions of the conversation were drawn by earlier requests: a script goes on there.
+    """
 
     id: str
     messages: tuple[ChatMessage, ...]
     seeds: tuple[int, ...]
+    first: int = 0
 
 
 class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

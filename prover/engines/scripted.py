@@ -49,13 +49,14 @@ class ScriptedEngine:
             lines = self._lines.get(request.id)
             if lines is None:
                 raise InputError(f"{self._script}: holds no line with request_id {request.id!r}; add one")
-            if len(lines) < len(request.seeds):
+            end = request.first + len(request.seeds)
+            if len(lines) < end:
                 raise InputError(
                     f"{self._script}: request_id {request.id!r}: completions: {len(lines)} are there, "
-                    f"{len(request.seeds)} are asked for; add the rest"
+                    f"{end} are asked for; add the rest"
                 )
             prompt_tokens = sum(len(message.content.split()) for message in request.messages)
-            for index, text in zip(range(len(request.seeds)), lines):
+            for index, text in enumerate(lines[request.first : end]):
                 ends = [end for stop in sampling.stop if (end := text.find(stop)) >= 0]
                 words = text[: min(ends)] if ends else text
                 yield Completion(

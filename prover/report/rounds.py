@@ -13,7 +13,7 @@ from prover import layout
 from prover.artifacts import open_artifact
 from prover.console import duration
 from prover.records import TrainingExample
-from prover.report.run import RunReport, Score, SetTable, Share, read_run, read_score
+from prover.report.run import Round, RunReport, Score, SetTable, Share, read_run, read_score
 
 WIDE = 100
 """Columns from which intervals are written out."""
@@ -32,7 +32,7 @@ def print_rounds(run: Path, *, as_json: bool = False, hints: bool = False) -> No
     if report.averages:
         console.print(averages_table(report, console.width >= WIDE))
     console.print(rounds_table(report, console.width >= WIDE))
-    console.print(_legend(report), style="dim", markup=False)
+    console.print(_legend(report, console.width >= WIDE), style="dim", markup=False)
     if report.owed:
         first = report.owed[0]
         console.print(
@@ -51,7 +51,7 @@ def print_scores(path: Path) -> None:
     score = read_score(path.parent.name, path)
     console = Console(highlight=False)
     shares = "  ".join(f"pass@{k} {_interval(share, wide=True)}" for k, share in score.passed.items())
-    tried = f"{score.n} tried each, on average" if _is_list(score) else f"{score.n} attempts each"
+    tried = f"{score.n} tried each, on average" if score.stops else f"{score.n} attempts each"
     console.print(f"{shares}  ({score.solved:,} solved with {tried}, in percent; {score.level})", markup=False)
     console.print(f"scores: {path}", markup=False, soft_wrap=True)
 
@@ -83,7 +83,7 @@ def set_table(table: SetTable, wide: bool) -> Table:
         top = ks and score.passed.get(ks[-1]) is not None and score.passed[ks[-1]].value == best
         grid.add_row(
             score.model,
-            f"~{score.n}" if _is_list(score) else str(score.n),
+            f"~{score.n}" if score.stops else str(score.n),
             *(_cell(score.passed.get(k), wide) for k in ks),
             *(_cell(score.beyond.get(k), wide) for k in hard),
             f"{100 * score.solved / table.problems:.1f}" if table.problems else "",
@@ -112,11 +112,6 @@ def averages_table(report: RunReport, wide: bool) -> Table:
     return grid
 
 
-def _is_list(score: Score) -> bool:
-    """Whether a fixed list was tried, which stops at a problem's first proof: its ``n`` is a mean."""
-    return "all" in score.passed
-
-
 def _columns(table: SetTable) -> list[str]:
     """The k that a round was scored at; where no round was yet, those of the baselines. The control's larger k is its
     ``any of n``."""
@@ -143,7 +138,10 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     )
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
-    headings = ["round", "attempts", "proved", *(["corrected"] if corrected else []), "solved", "examples"]
+    waves = wide and any(r.waves > 1 for r in report.rounds)
+    evaluated = any(r.eval_loss is not None for r in report.rounds)
+    headings = ["round", "attempts", "proved", *(["pass@1"] if waves else []), *(["corrected"] if corrected else [])]
+    headings += ["solved", "examples", *(["new"] if wide else []), *(["held-out loss"] if evaluated else [])]
     for heading in [*headings, *kinds]:
         grid.add_column(heading, justify="right", no_wrap=True)
     for r in report.rounds:
@@ -151,9 +149,12 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
             str(r.round),
             _number(r.attempts),
             _number(r.proved) if r.judged or r.attempts else "",
+            *([_first_wave(r)] if waves else []),
             *([f"{r.corrections_proved:,}/{r.corrections:,}" if r.corrections else ""] if corrected else []),
             _number(r.solved),
             _number(r.examples),
+            *([f"{r.new:,}" if r.examples else OWED] if wide else []),
+            *([OWED if r.eval_loss is None else f"{r.eval_loss:.3f}"] if evaluated else []),
             *(duration(r.seconds[kind]) if kind in r.seconds else OWED for kind in kinds),
         ]
         grid.add_row(*cells, style="" if r.seconds else "dim")
@@ -165,11 +166,16 @@ _LONGEST = ("verify", "sft", "evaluate")
 """What narrow terminals show: sampling runs beside checking, which ends last."""
 
 
+def _first_wave(r: Round) -> str:
+    """Percent proved of the attempts that every problem has alike; later waves are for the unsolved."""
+    return f"{100 * r.first_proved / r.first_judged:.1f}" if r.round and r.first_judged else OWED
+
+
 def _number(value: int) -> str:
     return f"{value:,}" if value else OWED
 
 
-def _legend(report: RunReport) -> str:
+def _legend(report: RunReport, wide: bool) -> str:
     said = ["In percent of problems, with 95 % intervals; proofs: distinct ones."]
     if any(score.beyond for table in report.sets for score in table.scores):
         said.append("beyond: among the problems that the tactic list does not solve.")
@@ -177,9 +183,16 @@ def _legend(report: RunReport) -> str:
         said.append("control: the model of round 0, given more samples instead of training.")
     if any(score.model == "tactic list" for table in report.sets for score in table.scores):
         said.append("tactic list: its first k entries.")
+    if any(score.stops and score.model != "tactic list" for table in report.sets for score in table.scores):
+        said.append("~n: on average, for solved problems are left; pass@k accounts for it.")
+    if any(r.waves > 1 for r in report.rounds):
+        rate = "; pass@1 is the first wave's, in which all have as many" if wide else ""
+        said.append(f"attempts: the unsolved get more, so that proved of them is no pass rate{rate}.")
     if report.averages:
         said.append("best: what the round goes on with, chosen on the validation problems.")
     said.append("solved: training problems with a proof so far.")
+    if wide:
+        said.append("new: proofs among the examples that no earlier round found.")
     return " ".join(said)
 
 

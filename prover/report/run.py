@@ -29,7 +29,9 @@ class Score(msgspec.Struct, frozen=True):
     path: str
     finished: bool
     n: int = 0
-    """Attempts for each problem; of the tactic list, which stops at a problem's first proof, the mean."""
+    """Attempts for each problem, their mean where ``stops``."""
+    stops: bool = False
+    """Whether a problem was left once it was proved often enough, as the tactic list does at the first proof."""
     passed: dict[str, Share] = {}
     beyond: dict[str, Share] = {}
     solved: int = 0
@@ -48,17 +50,29 @@ class SetTable(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What a round produced from the training problems. ``seconds`` by stage; sampling and checking overlap."""
+    """What a round produced from the training problems. ``seconds`` by stage; sampling and checking overlap.
+
+    ``attempts``, ``judged`` and ``proved`` count all waves of the round. Where there are several, the unsolved have
+    more attempts than the solved, and ``proved / attempts`` says nothing of the model: ``first_proved`` of
+    ``first_judged`` does, of the first wave alone, in which all problems have as many.
+    """
 
     round: int
     attempts: int = 0
     judged: int = 0
     proved: int = 0
+    waves: int = 1
+    first_judged: int = 0
+    first_proved: int = 0
     corrections: int = 0
     corrections_proved: int = 0
     examples: int = 0
+    new: int = 0
+    """Proofs among the examples that no earlier round has found."""
     solved: int = 0
     """Training problems with at least one proof, this round and earlier."""
+    eval_loss: float | None = None
+    """Of the tuned model on the examples of held-out problems, nats a token."""
     seconds: dict[str, float] = {}
 
 
@@ -130,17 +144,23 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
         kind = stage.split("/")[0].partition("_")[0] if not stage.startswith("cold") else stage.removeprefix("cold_")
         kind = {"attempts": "sample", "verdicts": "verify"}.get(kind, kind)
         seconds[kind] = round(seconds.get(kind, 0.0) + _part_seconds(stage, manifest), 3)
-    tried = layout.sampled(number) if number else layout.cold()
+    waves = layout.training_waves(config) if number else range(1)
+    tried = [layout.sampled(number, wave) if number else layout.cold() for wave in waves]
     turns = [layout.corrected(number, turn) for turn in range(1, config.correct.turns + 1)]
     return Round(
         round=number,
-        attempts=_count(made.get(tried.attempts), "attempts"),
-        judged=_count(made.get(tried.verdicts), "verdicts"),
-        proved=_count(made.get(tried.verdicts), "proved"),
+        attempts=sum(_count(made.get(wave.attempts), "attempts") for wave in tried),
+        judged=sum(_count(made.get(wave.verdicts), "verdicts") for wave in tried),
+        proved=sum(_count(made.get(wave.verdicts), "proved") for wave in tried),
+        waves=len(tried),
+        first_judged=_count(made.get(tried[0].verdicts), "verdicts"),
+        first_proved=_count(made.get(tried[0].verdicts), "proved"),
         corrections=sum(_count(made.get(turn.attempts), "attempts") for turn in turns),
         corrections_proved=sum(_count(made.get(turn.verdicts), "proved") for turn in turns),
         examples=_count(made.get(layout.select(number)), "examples"),
-        solved=_count(made.get(layout.select(number)), "problems"),
+        new=_count(made.get(layout.select(number)), "new"),
+        solved=_count(made.get(layout.select(number)), "solved", "problems"),
+        eval_loss=tuned.counts.get("eval_loss") if (tuned := made.get(layout.sft(number))) else None,
         seconds=seconds,
     )
 
@@ -148,7 +168,8 @@ def _round(number: int, config: IterateConfig, made: dict[str, Manifest]) -> Rou
 def _part_seconds(stage: str, manifest: Manifest) -> float:
     """Sampling and checking of an evaluation run side by side: the checking ends last, so that it alone counts. A
     sweep is no more than its parts."""
-    return 0.0 if stage.endswith("/attempts") or manifest.stage == "sweep" else manifest.seconds
+    sampling = "/" in stage and stage.rpartition("/")[2].startswith(layout.ATTEMPTS)
+    return 0.0 if sampling or manifest.stage == "sweep" else manifest.seconds
 
 
 def _set(name: str, config: IterateConfig, made: dict[str, Manifest]) -> SetTable:
@@ -208,6 +229,7 @@ def _score(model: str, path: str, manifest: Manifest | None) -> Score:
         path=path,
         finished=True,
         n=round(_count(manifest, "attempts") / problems) if problems else 0,
+        stops="all" in passed or "enough" in manifest.counts,
         passed=passed,
         beyond=beyond,
         solved=_count(manifest, "solved"),

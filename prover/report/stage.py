@@ -20,6 +20,7 @@ from prover.errors import ArtifactError, InputError
 from prover.jsonl import decode_lines
 from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
+from prover.stages.select import read_buckets
 from prover.sweep import SweepPoint
 
 Listed = Problem | Attempt | Verdict | TrainingExample | PreferencePair | ProblemScore | SweepPoint
@@ -49,12 +50,34 @@ def print_stage(run: Path, stage: str, *, limit: int, skip: int = 0, as_json: bo
         return
     console = Console(highlight=False)
     console.print(f"{folder}: {_state(folder)}", markup=False, soft_wrap=True)
+    if table := buckets_table(folder):
+        console.print(table)
     if not rows:
         console.print("no records" + (" after --skip" if skip else ""), style="dim")
         return
     console.print(_table(rows))
     if len(rows) == limit:
         console.print(f"more: --skip {skip + limit}; in full: --json", style="dim", markup=False)
+
+
+def print_buckets(select: Path) -> None:
+    """How a selection spreads over lengths and difficulties."""
+    if table := buckets_table(select):
+        Console(highlight=False).print(table)
+
+
+def buckets_table(folder: Path) -> Table | None:
+    """None where the stage selects nothing."""
+    buckets = read_buckets(folder)
+    if not buckets:
+        return None
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("", "proofs", "% of the weight"):
+        grid.add_column(heading, justify="right" if heading else "left")
+    for bucket in buckets:
+        name = f"{bucket.bucket} characters" if bucket.by == "length" else f"pass rate {bucket.bucket}"
+        grid.add_row(name, f"{bucket.proofs:,}", f"{100 * bucket.weight:.1f}")
+    return grid
 
 
 def records(folder: Path) -> Iterator[Listed]:

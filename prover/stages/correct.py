@@ -1,5 +1,6 @@
 """Self-correction: failed attempts go back to the model with Lean's messages in place."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
@@ -12,7 +13,7 @@ from prover.prompts import Prompt
 from prover.records import Attempt, Problem, Verdict
 from prover.seeds import derive_seed
 from prover.stages import sample
-from prover.stages.verify import Judged
+from prover.stages.verify import Judged, fingerprints
 
 _NEVER = frozenset({"proved", "no_proof", "timeout", "memory"})
 """Nothing to learn from: no error to show, or none that belongs to a place in the text."""
@@ -22,7 +23,7 @@ def run(
     out: Path,
     *,
     problems: Artifact,
-    failed: Judged,
+    failed: Sequence[Judged],
     model: Model,
     lease: EngineLease,
     prompt: Prompt,
@@ -38,9 +39,9 @@ def run(
 ) -> Artifact:
     """One corrected attempt for each of up to ``config.per_problem`` distinct failures of an unsolved problem.
 
-    Those whose conversation does not fit the model's context are not asked; how many is counted under ``unasked``.
+    ``failed`` are the attempts of the turn before, wave by wave. Those whose conversation does not fit the model's
+    context are not asked; how many is counted under ``unasked``.
     """
-    attempts, verdicts = failed
     writer = ArtifactWriter(
         out,
         {
@@ -48,7 +49,7 @@ def run(
             "series": series,
             "seed": seed,
             "turn": turn,
-            "verdicts": verdicts.fingerprint,
+            "verdicts": fingerprints(failed),
             "per_problem": config.per_problem,
             **sample.recipe(problems, model, lease, prompt, sampling),
         },
@@ -59,8 +60,8 @@ def run(
 
     def parents(index: int) -> list[tuple[Problem, int, Attempt, Verdict]]:
         """What is to be corrected of a shard: the problem, which of its failures, the failure, its verdict."""
-        judged = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
-        tried = attempts.read_shard(index, Attempt)
+        judged = {v.attempt_id: v for _, verdicts in failed for v in verdicts.read_shard(index, Verdict)}
+        tried = [a for attempts, _ in failed for a in attempts.read_shard(index, Attempt)]
         return [
             (problem, number, parent, judged[parent.id])
             for problem in problems.read_shard(index, Problem)

@@ -1,8 +1,7 @@
-"""Scores from verdicts: pass@k, unbiased, with bootstrap intervals over problems."""
+"""Scores from verdicts: pass@k, unbiased wherever sampling stopped, with bootstrap intervals over problems."""
 
 from collections import Counter
 from collections.abc import Sequence
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,12 @@ import numpy.typing as npt
 
 from lean_env.source import normalise_proof
 from prover import layout
+from prover.allocation import Plan
 from prover.artifacts import Artifact, ArtifactWriter
+from prover.passing import pass_at_k
 from prover.records import Attempt, Problem, Record, Verdict
 from prover.seeds import derive_seed
-from prover.stages.verify import Judged
+from prover.stages.verify import Judged, fingerprints
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -38,29 +39,33 @@ def run(
     out: Path,
     *,
     problems: Artifact,
-    judged: Judged,
+    judged: Sequence[Judged],
     ks: Sequence[int],
+    plan: Plan | None = None,
     ordered: bool = False,
     baseline: Artifact | None = None,
     clean: bool = False,
 ) -> Artifact:
     """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
 
+    ``judged`` are the waves of one sampling, and ``plan`` says where it stopped, None where it drew all alike. A proof
+    that a checker refuses after the stop counts as a failure.
     ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
     ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited;
     ``agreed NAME VERSION`` counts those that an external checker agreed to.
     ``baseline`` (scores of the fixed tactic list) adds ``beyond_pass@k``: the same over the problems that the list does
     not solve.
     """
-    attempts, verdicts = judged
+    stops = plan if plan is not None and plan.enough is not None else None
     writer = ArtifactWriter(
         out,
         {
             "stage": "evaluate",
-            "verdicts": verdicts.fingerprint,
+            "verdicts": fingerprints(judged),
             "k": list(ks),
             "ordered": ordered,
             "baseline": baseline.fingerprint if baseline else None,
+            **({"plan": stops.recipe} if stops else {}),
         },
         problems.shards,
         clean=clean,
@@ -72,17 +77,18 @@ def run(
     agreed: Counter[str] = Counter()
     for index in range(problems.shards):
         beyond = {s.problem_id: s.proved == 0 for s in baseline.read_shard(index, ProblemScore)} if baseline else {}
-        statuses = {v.attempt_id: v for v in verdicts.read_shard(index, Verdict)}
+        statuses = {v.attempt_id: v for _, verdicts in judged for v in verdicts.read_shard(index, Verdict)}
         certified += sum(v.level == "certified" for v in statuses.values())
         agreed.update(f"{layout.AGREED}{checker}" for v in statuses.values() if v.proved for checker in v.checkers)
         by_problem: dict[str, list[Attempt]] = {p.id: [] for p in problems.read_shard(index, Problem)}
-        for attempt in attempts.read_shard(index, Attempt):
-            if attempt.id in statuses:
-                by_problem[attempt.problem_id].append(attempt)
+        for attempts, _ in judged:
+            for attempt in attempts.read_shard(index, Attempt):
+                if attempt.id in statuses:
+                    by_problem[attempt.problem_id].append(attempt)
         shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
-    return writer.finish({**_figures(scores, ks, ordered), "certified_attempts": certified, **agreed})
+    return writer.finish({**_figures(scores, ks, stops, ordered), "certified_attempts": certified, **agreed})
 
 
 def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
@@ -98,7 +104,9 @@ def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyon
     )
 
 
-def _figures(scores: Sequence[ProblemScore], ks: Sequence[int], ordered: bool) -> dict[str, int | float]:
+def _figures(
+    scores: Sequence[ProblemScore], ks: Sequence[int], stops: Plan | None, ordered: bool
+) -> dict[str, int | float]:
     figures: dict[str, int | float] = {
         "problems": len(scores),
         "attempts": sum(s.n for s in scores),
@@ -106,12 +114,14 @@ def _figures(scores: Sequence[ProblemScore], ks: Sequence[int], ordered: bool) -
         "solved": sum(s.proved > 0 for s in scores),
         "distinct_proofs": sum(s.distinct for s in scores),
     }
+    if stops is not None and stops.enough is not None:
+        figures["enough"] = stops.enough
     beyond = [s for s in scores if s.beyond]
     for k in ks:
-        values = np.array([_one(s, k, ordered) for s in scores])
+        values = np.array([_one(s, k, stops, ordered) for s in scores])
         figures |= _interval(f"pass@{k}", values)
         if beyond:
-            figures |= _interval(f"beyond_pass@{k}", np.array([_one(s, k, ordered) for s in beyond]))
+            figures |= _interval(f"beyond_pass@{k}", np.array([_one(s, k, stops, ordered) for s in beyond]))
     if ordered:
         figures |= _interval("pass@all", np.array([float(s.proved > 0) for s in scores]))
     if any(s.beyond is not None for s in scores):
@@ -119,20 +129,11 @@ def _figures(scores: Sequence[ProblemScore], ks: Sequence[int], ordered: bool) -
     return figures
 
 
-def _one(score: ProblemScore, k: int, ordered: bool) -> float:
+def _one(score: ProblemScore, k: int, stops: Plan | None, ordered: bool) -> float:
     if ordered:
         return float(score.first is not None and score.first <= k)
-    return pass_at_k(score.n, score.proved, k)
-
-
-def pass_at_k(n: int, proved: int, k: int) -> float:
-    """Chance that at least one of k attempts drawn without replacement from n is proved: 1 - C(n-c, k) / C(n, k).
-
-    Unbiased (Chen et al. 2021, arXiv 2107.03374, eq. 1). Where fewer than k attempts were judged, all of them count.
-    """
-    if n - proved < k:
-        return float(proved > 0)
-    return 1.0 - comb(n - proved, k) / comb(n, k)
+    bounds, enough = (stops.bounds, stops.enough) if stops else ((), None)
+    return pass_at_k(score.n, score.proved, k, bounds, enough)
 
 
 def _interval(name: str, values: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -1,18 +1,23 @@
-"""Choose what to learn from: proved attempts, deduplicated, at most so many a problem."""
+"""Choose what to learn from: proved attempts, each proof once, so many a problem, weighed (docs/training-data.md)."""
 
-import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from lean_env.source import normalise_proof
-from prover.artifacts import Artifact, ArtifactWriter
+import msgspec
+import numpy as np
+
+from prover.artifacts import Artifact, ArtifactWriter, atomic_write, disk_errors
 from prover.config import SelectConfig
+from prover.found import Found, find
+from prover.jsonl import decode_lines
+from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.records import Attempt, ChatMessage, Problem, TrainingExample, Verdict
-from prover.seeds import derive_seed
+from prover.records import Attempt, ChatMessage, Problem, TrainingExample
+from prover.selection import Bucket, Choice, choose
 from prover.stages.verify import Judged
+
+BUCKETS = "buckets.json"
+"""Beside the shards: a line for each bucket of length and of difficulty that is not empty."""
 
 
 def run(
@@ -23,15 +28,21 @@ def run(
     prompt: Prompt,
     config: SelectConfig,
     seed: int,
+    fresh: int | None = None,
+    series: str = "",
+    progress: Progress | None = None,
     clean: bool = False,
 ) -> Artifact:
-    """Training examples from all ``judged`` stages together.
+    """Training examples from all ``judged`` stages together; the last ``fresh`` of them (None: all) are this round's.
 
-    Proofs equal up to comments and spacing count once, the earliest first. Of more than ``config.per_problem`` the
-    shortest is kept and the rest drawn with ``seed``. A problem's examples share the weight 1, so that easy problems
-    with many proofs do not outweigh hard ones; ``config.rarity`` lowers the weight of answers that many problems
-    share. A proved correction gives two examples: the correction itself, and its
+    Proofs equal up to comments and spacing count once, the earliest first; problems with equal statements are one. Of
+    more than ``config.per_problem`` the shortest is kept and the rest drawn with ``seed``. A problem's examples share
+    the weight 1, so that easy problems with many proofs do not outweigh hard ones; ``config.rarity`` lowers the weight
+    of answers that many problems share. A proved correction gives two examples: the correction itself, and its
     proof as an answer to the first prompt.
+
+    The index of proofs is in memory (:mod:`prover.found`), and the texts of one shard. It is read anew after a kill;
+    shards that are written stay. Raises InputError where ``config.max_pass_rate`` leaves nothing.
     """
     writer = ArtifactWriter(
         out,
@@ -41,96 +52,73 @@ def run(
             "problems": problems.fingerprint,
             "verdicts": [verdicts.fingerprint for _, verdicts in judged],
             "prompt": prompt.recipe,
-            "config": config.model_dump(mode="json"),
+            "config": config.recipe(),
+            **({} if config.replay is None else {"fresh": fresh}),
         },
         problems.shards,
         clean=clean,
     )
     if writer.finished:
         return writer.finished
-    chosen = _Chosen(problems, judged, config, seed)
-    common = chosen.answers() if config.rarity else Counter[int]()
+    progress = progress or Silent()
+    with progress.stage(f"{series} select".strip(), problems.shards, "shards") as meter:
+        found = find(problems, judged, seed, meter)
+    choice = choose(found, config, 0 if fresh is None else len(judged) - fresh)
+    if config.replay is not None and choice.counts["proofs"] and not choice.counts["this round"]:
+        progress.note(
+            f"{series}: no proof of this round to learn: all earlier ones are learned again".removeprefix(": ")
+        )
     for index in writer.missing():
-        writer.write(
-            index,
-            [
-                example
-                for problem, attempts in chosen.shard(index)
-                for example in _examples(problem, attempts, prompt, config.rarity, common)
-            ],
-        )
-    counts = {"examples": 0, "proofs": 0, "corrections": 0, "problems": 0}
-    for index in range(problems.shards):
-        examples = writer.artifact.read_shard(index, TrainingExample)
-        counts["examples"] += len(examples)
-        counts["proofs"] += sum(example.kind == "proof" for example in examples)
-        counts["corrections"] += sum(example.kind == "correction" for example in examples)
-        counts["problems"] += len({example.problem_id for example in examples})
-    return writer.finish(counts)
+        writer.write(index, _shard(index, problems, judged, prompt, found, choice))
+    with disk_errors(out):
+        atomic_write(out / BUCKETS, b"".join(msgspec.json.encode(bucket) + b"\n" for bucket in choice.buckets))
+    return writer.finish(choice.counts)
 
 
-class _Chosen(NamedTuple):
-    """The attempts to learn from, shard by shard; one shard is in memory at a time."""
+def read_buckets(select: Path) -> list[Bucket]:
+    """How what was selected spreads over lengths and difficulties; empty where the artifact does not tell."""
+    file = select / BUCKETS
+    return list(decode_lines(file.read_bytes(), Bucket, file)) if file.exists() else []
 
-    problems: Artifact
-    judged: Sequence[Judged]
-    config: SelectConfig
-    seed: int
 
-    def shard(self, index: int) -> Iterator[tuple[Problem, list[Attempt]]]:
-        proofs: dict[str, dict[str, Attempt]] = {}
-        for attempts, verdicts in self.judged:
-            proved = {v.attempt_id for v in verdicts.read_shard(index, Verdict) if v.proved}
-            for attempt in attempts.read_shard(index, Attempt):
-                if attempt.id in proved and attempt.proof is not None:
-                    proofs.setdefault(attempt.problem_id, {}).setdefault(normalise_proof(attempt.proof), attempt)
-        for problem in self.problems.read_shard(index, Problem):
-            yield problem, self._capped(problem, proofs.get(problem.id, {}))
-
-    def _capped(self, problem: Problem, proofs: dict[str, Attempt]) -> list[Attempt]:
-        ranked = [attempt for _, attempt in sorted(proofs.items(), key=lambda item: (len(item[0]), item[0]))]
-        if len(ranked) <= self.config.per_problem:
-            return ranked
-        rng = random.Random(derive_seed(self.seed, "select", problem.id))
-        return [ranked[0], *rng.sample(ranked[1:], self.config.per_problem - 1)]
-
-    def answers(self) -> Counter[int]:
-        """For how many problems each answer was chosen, by the answer's hash: eight bytes each, however long it is."""
-        return Counter(
-            derive_seed(attempt.completion)
-            for index in range(self.problems.shards)
-            for _, attempts in self.shard(index)
-            for attempt in attempts
-        )
+def _shard(
+    index: int, problems: Artifact, judged: Sequence[Judged], prompt: Prompt, found: Found, choice: Choice
+) -> Iterator[TrainingExample]:
+    start, end = found.starts[index], found.starts[index + 1]
+    mine = slice(*np.searchsorted(choice.problems, [start, end]).tolist())
+    proofs = found.proofs[choice.chosen[mine]]
+    if not len(proofs):
+        return
+    shard = problems.read_shard(index, Problem)
+    attempts: dict[tuple[int, int], Attempt] = {}
+    sources: list[int] = np.unique(proofs["source"]).tolist()
+    for source in sources:
+        tried = judged[source][0].read_shard(index, Attempt)
+        attempts |= {(source, place): tried[place] for place in proofs["place"][proofs["source"] == source].tolist()}
+    for row, weight, difficulty in zip(
+        proofs, choice.weights[mine].tolist(), choice.difficulty[mine].tolist(), strict=True
+    ):
+        attempt = attempts[int(row["source"]), int(row["place"])]
+        known = None if np.isnan(difficulty) else round(difficulty, 4)
+        yield from _examples(shard[int(row["problem"] - start)], attempt, prompt, weight, known)
 
 
 def _examples(
-    problem: Problem, attempts: list[Attempt], prompt: Prompt, rarity: float, common: Counter[int]
-) -> list[TrainingExample]:
-    first = prompt.first(problem)
-    examples: list[TrainingExample] = []
-    for attempt in attempts:
-        asked = first if attempt.turn else attempt.messages  # which may have been cut to fit the model's context
-        answer = ChatMessage(role="assistant", content=attempt.completion)
-        weight = max(1, common[derive_seed(attempt.completion)]) ** -rarity / len(attempts)
-        examples.append(
-            TrainingExample(
-                id=f"{attempt.id}/proof",
-                messages=(*asked, answer),
-                problem_id=problem.id,
-                attempt_id=attempt.id,
-                weight=weight,
-            )
+    problem: Problem, attempt: Attempt, prompt: Prompt, weight: float, difficulty: float | None
+) -> Iterator[TrainingExample]:
+    # An attempt's own prompt may have been cut to fit the model's context.
+    asked = prompt.first(problem) if attempt.turn else attempt.messages
+    answer = ChatMessage(role="assistant", content=attempt.completion)
+    proof = TrainingExample(
+        id=f"{attempt.id}/proof",
+        messages=(*asked, answer),
+        problem_id=problem.id,
+        attempt_id=attempt.id,
+        weight=weight,
+        difficulty=difficulty,
+    )
+    yield proof
+    if attempt.turn > 0:
+        yield msgspec.structs.replace(
+            proof, id=f"{attempt.id}/correction", messages=(*attempt.messages, answer), kind="correction"
         )
-        if attempt.turn > 0:
-            examples.append(
-                TrainingExample(
-                    id=f"{attempt.id}/correction",
-                    messages=(*attempt.messages, answer),
-                    problem_id=problem.id,
-                    attempt_id=attempt.id,
-                    weight=weight,
-                    kind="correction",
-                )
-            )
-    return examples

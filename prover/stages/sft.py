@@ -23,7 +23,8 @@ def run(
     progress: Progress,
     clean: bool = False,
 ) -> Model:
-    """The tuned model, in ``out/model``. Training goes on from its last checkpoint in ``out/work`` after a kill."""
+    """The tuned model, in ``out/model``, its training curve beside it. Training goes on from its last checkpoint in
+    ``out/work`` after a kill."""
     data = {"examples": [artifact.fingerprint for artifact in examples]}
     tuning = Tuning(out, "sft", base=base, data=data, config=config, series=series, seed=seed, clean=clean)
     if tuning.finished:

@@ -12,7 +12,7 @@ import msgspec
 from lean_env.answers import CERTIFICATION
 from lean_env.pool import LeanPool
 from lean_env.protocol import CheckRequest, Depth, Limits, StatementFailure
-from prover.artifacts import Artifact, ArtifactWriter, owed_problems, read_manifest
+from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems, read_manifest
 from prover.progress import Meter, Progress
 from prover.records import Attempt, Problem, Verdict
 
@@ -26,6 +26,12 @@ _TOLD = frozenset({"proved", "timeout", "memory"})
 
 Judged = tuple[Artifact, Artifact]
 """Attempts and the verdicts on them."""
+
+
+def fingerprints(judged: Sequence[Judged]) -> str | list[str]:
+    """Of the verdicts, for the recipe of a stage that reads them: those of several waves as a list."""
+    found = [verdicts.fingerprint for _, verdicts in judged]
+    return found[0] if len(found) == 1 else found
 
 
 def run(
@@ -42,6 +48,7 @@ def run(
     until_proved: bool = False,
     certify: bool = True,
     feedback: Depth = "messages",
+    on_shard: OnShard = lambda _artifact, _index: None,
     clean: bool = False,
 ) -> Artifact:
     """A verdict per attempt, in the order of the attempts. Proofs are certified, or only audited without ``certify``.
@@ -53,6 +60,7 @@ def run(
     present. An attempt whose problem does not elaborate gets no verdict; how many is counted under ``unjudged``. With
     ``until_proved`` the attempts of a problem are tried one after another, and those after the first proof get no
     verdict: for lists whose order is the point. ``feedback`` is how much the verdicts tell.
+    ``on_shard`` is told of each shard once it is on disk, finished ones included, from any thread.
     """
     writer = ArtifactWriter(
         out,
@@ -68,12 +76,16 @@ def run(
         problems.shards,
         clean=clean,
     )
+    owed = set() if writer.finished else set(writer.missing())
+    for index in range(problems.shards):
+        if index not in owed:
+            on_shard(writer.artifact, index)
     if writer.finished:
         return writer.finished
-    owed, before = set(writer.missing()), pool.stats.cached
+    before = pool.stats.cached
     shards = range(problems.shards) if ready is None else ready
     with progress.stage(f"{series} verify", 0, "attempts") as meter:
-        board = _Board(writer, meter, owed_problems(problems, owed), until_proved)
+        board = _Board(writer, meter, owed_problems(problems, owed), until_proved, on_shard)
         wanted = (i for i in shards if i in owed)
         turns = _turns(wanted, problems, attempts, earlier, limits, certify, feedback, board)
         few = pool.workers * PROBLEMS_PER_WORKER
@@ -149,9 +161,10 @@ class _Shard:
 class _Board:
     """Open shards; a shard is written once its last verdict is in. Shared by the feeding and the reading thread."""
 
-    def __init__(self, writer: ArtifactWriter, meter: Meter, problems: int, in_turn: bool) -> None:
+    def __init__(self, writer: ArtifactWriter, meter: Meter, problems: int, in_turn: bool, on_shard: OnShard) -> None:
         """``problems`` are those of the shards that are owed."""
         self._in_turn = in_turn
+        self._on_shard = on_shard
         self._writer = writer
         self._meter = meter
         self._problems = problems
@@ -202,6 +215,7 @@ class _Board:
         with self._lock:
             shard = self._open.pop(index)
         self._writer.write(index, self._verdicts(shard))
+        self._on_shard(self._writer.artifact, index)
 
     def _verdicts(self, shard: _Shard) -> Iterator[Verdict]:
         for attempt in shard.attempts:

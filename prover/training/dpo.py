@@ -23,7 +23,7 @@ from prover.artifacts import disk_errors
 from prover.pretrained import disk_reports, flush
 from prover.records import ChatMessage, PreferencePair, TrainingExample
 from prover.training.backend import Backend
-from prover.training.batches import Rows, Tokenized, answered, chunks, dealt, padded, split
+from prover.training.batches import Rows, Tokenized, answered, chunks, dealt, split
 from prover.training.objective import Sums
 from prover.training.packing import Packer
 
@@ -44,15 +44,14 @@ class Preferences:
         self.difficulty = data.difficulty[0::2]
         self.reference = torch.empty(0)
         """(2N,) log-probability of each answer under the base model, nats."""
-        self._packer = Packer()
         self._beta = beta
         self._sft_weight = sft_weight
+        self._packer = Packer()
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """At most, where both rows of a pair are padded alike."""
-        longest = self.data.lengths.reshape(-1, 2).max(axis=1)
-        return np.array([2 * padded(int(length)) for length in longest], dtype=np.int64)
+        """Of both answers, each with its prompt."""
+        return self.data.lengths.reshape(-1, 2).sum(axis=1)
 
     def digest(self) -> str:
         return self.data.digest()
@@ -77,18 +76,25 @@ class Preferences:
         with torch.no_grad(), torch.autocast(backend.device, dtype=torch.bfloat16, enabled=fast):
             for rows in dealt(split(self.data.lengths, order, budget), backend.rank, backend.world):
                 idle = not len(rows)  # other processes have a pass more
-                logps, _ = answer_logps(
-                    self._packer, backend.model, self.data, order[:1] if idle else rows, backend.device
-                )
+                logps, _ = self.logps(backend.model, order[:1] if idle else rows, backend.device)
                 if not idle:
                     found[torch.from_numpy(rows)] = logps.cpu()
         backend.model.train()
         parts = [backend.total(*part.tolist()) for part in found.split(_SUMMED)]
         return torch.tensor([value for part in parts for value in part], dtype=torch.float64)
 
+    def logps(self, model: Any, rows: NDArray[np.int64], device: str) -> tuple[torch.Tensor, int]:
+        """(R,) log-probability of each row's answer, its end token included, nats; and the tokens put through.
+
+        What matters are differences of sums over thousands of tokens: they are taken in float64.
+        """
+        given = self._packer.answers(model, self.data, rows, device)
+        empty = torch.zeros(len(rows), dtype=torch.float64, device=device)
+        return empty.index_add(0, given.owners, given.logs.double()), given.tokens
+
     def sums(self, model: Any, items: NDArray[np.int64], device: str) -> Sums:
         rows = np.stack([2 * items, 2 * items + 1], axis=1).ravel()
-        logps, tokens = answer_logps(self._packer, model, self.data, rows, device)
+        logps, tokens = self.logps(model, rows, device)
         gains = logps - self.reference[torch.from_numpy(rows).to(device)]
         ahead = gains[0::2] - gains[1::2]
         losses = -logsigmoid(self._beta * ahead)
@@ -106,18 +112,6 @@ class Preferences:
         )
 
 
-def answer_logps(
-    packer: Packer, model: Any, data: Tokenized, rows: NDArray[np.int64], device: str
-) -> tuple[torch.Tensor, int]:
-    """(R,) log-probability of each row's answer, its end token included, float64 nats; and the tokens put through.
-
-    Differences of sums over thousands of tokens are what matters: they are taken in float64.
-    """
-    answers = packer.answers(model, data, rows, device)
-    sums = torch.zeros(len(rows), dtype=torch.float64, device=device)
-    return sums.index_add(0, answers.owners, answers.logs.double()), answers.tokens
-
-
 def tokenize_pairs(paths: Sequence[Path], tokenizer: Any, context: int, budget: int) -> Tokenized:
     """Read and tokenize pairs: rows 2i and 2i + 1 are pair i, which ``ids`` and ``dropped`` count.
 
@@ -131,8 +125,8 @@ def tokenize_pairs(paths: Sequence[Path], tokenizer: Any, context: int, budget: 
         answers = answered([example for pair in chunk for example in _examples(pair)], tokenizer)
         for number, pair in enumerate(chunk):
             both = answers[2 * number : 2 * number + 2]
-            longest = max(len(whole) for whole, _ in both)
-            if longest > context or 2 * padded(longest) > budget:
+            lengths = [len(whole) for whole, _ in both]
+            if max(lengths) > context or sum(lengths) > budget:
                 dropped += 1
                 continue
             for whole, answer in both:

@@ -172,7 +172,7 @@ def with_corrections(loop: Loop, out: Path, model: Model, problems: Artifact, ba
     again = correct.run(
         out / "corrected",
         problems=problems,
-        failed=judged,
+        failed=[judged],
         model=model,
         lease=loop.lease,
         prompt=loop.prompt,

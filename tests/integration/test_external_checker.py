@@ -254,7 +254,7 @@ def test_the_stage_puts_every_proof_to_it(stand_in: StandIn, tmp_path: Path) -> 
 
     def level(verdicts: Artifact) -> str:
         out = tmp_path / f"{verdicts.path.name} scores" / "scores"
-        evaluate.run(out, problems=problems, judged=(attempts, verdicts), ks=[1])
+        evaluate.run(out, problems=problems, judged=[(attempts, verdicts)], ks=[1])
         return read_score("m", out).level
 
     assert level(agreed) == "certified, nanoda 0.0.1"

@@ -16,6 +16,7 @@ import pytest
 from prover import layout
 from prover.artifacts import open_artifact, read_manifest
 from prover.config_file import load_config, open_run
+from prover.errors import ArtifactError
 from prover.pipeline import iterate
 from prover.records import Attempt, PreferencePair, Problem, TrainingExample, Verdict
 from prover.stages.evaluate import ProblemScore
@@ -54,6 +55,7 @@ tactics = ["by simp", "by rfl", "by simp [{1}]"]
 
 [sampling]
 n = 2
+enough = 1
 max_tokens = 16
 
 [correct]
@@ -107,6 +109,7 @@ def test_the_layout_is_what_the_loop_writes(run: Path) -> None:
     assert written == set(layout.stages(open_run(run)))
     assert {name.rpartition("/")[2] for name in written} >= {
         *("select", "sft", "pairs", "dpo", "average", "correct_1", "cold_verdicts"),
+        *("sample", "sample_wave3", "verify_wave3"),
     }
     assert not list(run.rglob("*.tmp"))
     assert json.loads((run / "config.json").read_text())["rounds"] == 1
@@ -118,6 +121,7 @@ def test_verdicts_answer_attempts_one_by_one(run: Path) -> None:
     for attempts, verdicts in (
         ("round_00/cold_attempts", "round_00/cold_verdicts"),
         ("round_01/sample", "round_01/verify"),
+        ("round_01/sample_wave1", "round_01/verify_wave1"),
         ("round_01/correct_1", "round_01/verify_1"),
     ):
         tried = [a.id for a in open_artifact(run / attempts).read(Attempt)]
@@ -153,9 +157,29 @@ def test_no_accepted_proof_uses_its_own_theorem(run: Path) -> None:
             assert not set(verdict.used_constants) & forbidden[owner[verdict.attempt_id]]
 
 
+def test_what_is_proved_is_left_and_the_budget_goes_to_the_others(run: Path) -> None:
+    """The plan of n = 2 and enough = 1: 1, 2, 4 and 8 attempts for those who have no proof by then."""
+    proved: set[str] = set()
+    times: Counter[str] = Counter()
+    for wave, bound in enumerate((1, 2, 4, 8)):
+        place = layout.sampled(1, wave)
+        drawn = Counter(a.problem_id for a in open_artifact(run / place.attempts).read(Attempt))
+        assert not proved & set(drawn), "proved ones are drawn no more"
+        times += drawn
+        assert max(times.values()) <= bound
+        if wave == 1:
+            assert all(times[p] == 2 for p in times if p not in proved), "all others reach n"
+        owner = {a.id: a.problem_id for a in open_artifact(run / place.attempts).read(Attempt)}
+        proved |= {owner[v.attempt_id] for v in open_artifact(run / place.verdicts).read(Verdict) if v.proved}
+    assert proved and len(times) == 70
+    assert sum(times.values()) <= 2 * 70
+    assert set(times.values()) >= {1, 2, 3}, "saved by some, spent on others"
+
+
 def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
     proved: set[str] = set()
-    for name in ("round_00/cold_verdicts", "round_01/verify", "round_01/verify_1"):
+    rounds = [layout.sampled(1, wave).verdicts for wave in range(4)]
+    for name in ("round_00/cold_verdicts", *rounds, "round_01/verify_1"):
         proved |= {v.attempt_id for v in open_artifact(run / name).read(Verdict) if v.proved}
     examples = list(open_artifact(run / "round_01/select").read(TrainingExample))
     assert examples
@@ -165,7 +189,7 @@ def test_training_examples_are_proved_attempts_of_this_run(run: Path) -> None:
 def test_pairs_are_answers_of_this_run_to_one_prompt_and_the_next_model_learned_from_them(run: Path) -> None:
     tried: dict[str, Attempt] = {}
     verdicts: dict[str, Verdict] = {}
-    for place in (layout.cold(), layout.sampled(1), layout.corrected(1, 1)):
+    for place in (layout.cold(), *(layout.sampled(1, wave) for wave in range(4)), layout.corrected(1, 1)):
         tried |= {a.id: a for a in open_artifact(run / place.attempts).read(Attempt)}
         verdicts |= {v.attempt_id: v for v in open_artifact(run / place.verdicts).read(Verdict)}
     pairs = list(open_artifact(run / "round_01/pairs").read(PreferencePair))
@@ -183,8 +207,9 @@ def test_pairs_are_answers_of_this_run_to_one_prompt_and_the_next_model_learned_
 
 
 def test_corrections_show_the_failed_proof_and_leans_words(run: Path) -> None:
-    parents = {a.id: a for a in open_artifact(run / "round_01/sample").read(Attempt)}
-    verdicts = {v.attempt_id: v for v in open_artifact(run / "round_01/verify").read(Verdict)}
+    places = [layout.sampled(1, wave).under(run) for wave in range(4)]
+    parents = {a.id: a for attempts, _ in places for a in open_artifact(attempts).read(Attempt)}
+    verdicts = {v.attempt_id: v for _, folder in places for v in open_artifact(folder).read(Verdict)}
     corrections = list(open_artifact(run / "round_01/correct_1").read(Attempt))
     assert corrections
     for attempt in corrections:
@@ -249,13 +274,74 @@ def test_a_deleted_shard_comes_back_the_same(run: Path, config: Path, tmp_path: 
     assert (copy / "round_01/select/00000.jsonl").read_bytes() == (run / "round_01/select/00000.jsonl").read_bytes()
 
 
+SMALL = """
+rounds = 2
+tune_from = "last"
+[prompt]
+template = "plain"
+[train]
+source = "jsonl"
+path = "p.jsonl"
+[model]
+type = "init"
+vocab_size = 400
+hidden_size = 32
+layers = 1
+[lean]
+workers = 1
+heartbeats = 5000
+cpu_seconds = 10
+[cold]
+type = "tactics"
+share = 0.5
+tactics = ["by simp", "by rfl", "by omega"]
+[sampling]
+n = 2
+max_tokens = 8
+[select]
+replay = 1.0
+balance = "length"
+[sft]
+learning_rate = 5e-3
+steps = 40
+batch_tokens = 1024
+[average]
+tuned_weight = 0.8
+"""
+
+
+def test_rounds_that_go_on_from_the_last_model(tmp_path: Path) -> None:
+    """Each is tuned from what the round before ended with, and averaged with the model of round 0; a round that proves
+    nothing goes on with what is known."""
+    file, run = tmp_path / "c.toml", tmp_path / "run"
+    file.write_text(SMALL)
+    sums = [f"theorem t (a b : Nat) : a + {i} + b = b + ({i} + a)" for i in range(24)]
+    lines = [{"id": f"p{i}", "header": "", "formal_statement": text} for i, text in enumerate(sums)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    iterate(load_config(file), run)
+    made = {stage: read_manifest(run / stage) for stage in layout.stages(open_run(run))}
+    start = made["round_00/sft"].fingerprint
+    assert made["round_01/sft"].recipe["base"] == start
+    assert made["round_02/sft"].recipe["base"] == made["round_01/average"].fingerprint
+    for number in (1, 2):
+        tuned = made[f"round_0{number}/sft"].fingerprint
+        assert made[f"round_0{number}/average"].recipe["parts"] == [[tuned, 0.8], [start, pytest.approx(0.2)]]
+        counts = made[f"round_0{number}/select"].counts
+        assert counts["proofs"] and (counts["earlier"] <= counts["this round"] or not counts["this round"])
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+    iterate(load_config(file), run)
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*.json*") if p.parent != run}
+    with pytest.raises(ArtifactError, match='tune_from: "last" -> "start"'):
+        iterate(load_config(file, [("tune_from", "start")]), run)
+
+
 def prover(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "prover", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_another_configuration_is_refused_by_the_changed_keys(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    other.write_text(CONFIG.replace("n = 2\nmax_tokens = 16", "n = 3\nmax_tokens = 16"))
+    other.write_text(CONFIG.replace("n = 2\nenough = 1", "n = 3\nenough = 1"))
     done = prover("iterate", str(other), "--run-dir", str(run))
     assert done.returncode == 2
     assert "sampling.n: 2 -> 3" in done.stderr

@@ -121,3 +121,25 @@ def test_the_tactic_list_is_a_baseline(folder: Path) -> None:
         "evaluate", problems, "--portfolio", "--out", folder / "list", "--workers", 1, "-s", "prompt.template=plain"
     )
     assert "pass@all 100.0" in said
+
+
+def test_an_evaluation_that_leaves_the_solved(folder: Path) -> None:
+    """The script holds no answer beyond those that the plan of n = 4 and enough = 1 draws: 1, 2 and 4."""
+    problems = lines(
+        folder / "left.jsonl", [{"id": name, "header": "", "formal_statement": text} for name, text, _ in PROBLEMS]
+    )
+    drawn = {"add": ["by omega"], "or": ["by exact h", "by exact h.symm"], "wrong": ["by rfl"] * 4}
+    script = lines(
+        folder / "left_script.jsonl", [{"request_id": f"{name}/e.t0", "completions": a} for name, a in drawn.items()]
+    )
+    model = folder / "left_model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    command = ["evaluate", problems, "--model", model, "--out", folder / "left", "-n", 4, "-k", 1, "-k", 4]
+    command += ["--workers", 1, *replayed(script), "-s", "prompt.template=plain", "-s", "evaluate.enough=1"]
+    said = prover(*command)
+    assert "2 solved with 2 tried each, on average" in said
+    counts = read_manifest(folder / "left" / "scores").counts
+    # add: proved at once, 1. or: a rule that stops at the first proof lets none come second but after a failure, 0.
+    assert (counts["pass@1"], counts["pass@4"], counts["attempts"]) == (33.33, 66.67, 7)
+    assert prover(*command) == said, "finished waves are taken as they are"

@@ -12,18 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from safetensors.torch import load_file, save_file
 
-from prover.config import InitModel
+from prover.config import InitModel, LoraConfig, SftConfig
 from prover.config import OpenAIEngine as OpenAIConfig
 from prover.config import VllmEngine as VllmConfig
 from prover.engines import Completion, Engine, GenerationRequest, Sampling
 from prover.engines.hf import HfEngine
 from prover.engines.openai import OpenAIEngine
 from prover.errors import ConfigError, EngineError
-from prover.records import ChatMessage
+from prover.records import ChatMessage, TrainingExample
 from prover.training.init_model import init_model
+from prover.training.job import SftJob
+from prover.training.loop import train
 
 pytestmark = [
     pytest.mark.slow,
@@ -111,6 +114,59 @@ def test_one_tensor_for_both_embeddings_is_never_swapped(models: Path) -> None:
 
     with VllmEngine(models / "tied_0", VllmConfig(type="vllm", options=OPTIONS)) as engine:
         alike(made(engine), reference(models / "tied_0"))
+        assert not engine.swap(models / "tied_1")
+
+
+def adapted(base: Path, out: Path, seed: int) -> Path:
+    """``base`` tuned for a few steps with LoRA: the merged model, with its adapter beside it."""
+    examples = out / "examples.jsonl"
+    out.mkdir()
+    lines = [
+        TrainingExample(
+            id=w, problem_id=w, attempt_id=None,
+            messages=(ChatMessage(role="user", content=w), ChatMessage(role="assistant", content=w[::-1])),
+        )
+        for w in WORDS
+    ]  # fmt: skip
+    examples.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    config = SftConfig(steps=30, learning_rate=2e-2, warmup_steps=1, lora=LoraConfig(rank=4, alpha=8))
+    train(
+        SftJob(config=config, base=base, examples=(examples,), output=out / "model", work=out / "work", seed=seed)
+    )  # fmt: skip
+    return out / "model"
+
+
+LORA = {**OPTIONS, "enable_lora": True, "max_lora_rank": 8}
+
+
+def test_adapters_are_swapped_under_the_base_model(models: Path, tmp_path: Path) -> None:
+    from prover.engines.vllm import VllmEngine
+
+    tuned = [adapted(models / "free_0", tmp_path / f"free_{seed}", seed) for seed in (0, 1)]
+    order = [models / "free_0", *tuned, models / "free_1", tuned[0]]
+    texts = [reference(model) for model in order[:4]]
+    assert len({tuple(c.text for c in text.values()) for text in texts}) == 4, "four models"
+    with VllmEngine(order[0], VllmConfig(type="vllm", options=LORA)) as engine:
+        alike(made(engine), texts[0])
+        for model, text in zip(order[1:], [*texts[1:], texts[1]], strict=True):
+            assert engine.swap(model)
+            alike(made(engine), text)
+
+
+def test_adapters_of_a_model_whose_embeddings_are_one_tensor(models: Path, tmp_path: Path) -> None:
+    """Its adapters are swapped, though its weights cannot be; and one is taken from the start."""
+    from prover.engines.vllm import VllmEngine
+
+    tuned = [adapted(models / "tied_0", tmp_path / f"tied_{seed}", seed) for seed in (0, 1)]
+    with (
+        pytest.raises(ConfigError, match=r"max_lora_rank: is 1, the adapter of .* has rank 4; set it to 4 or more"),
+        VllmEngine(tuned[1], VllmConfig(type="vllm", options={**LORA, "max_lora_rank": 1})),
+    ):
+        pass
+    with VllmEngine(tuned[1], VllmConfig(type="vllm", options=LORA)) as engine:
+        for model in (tuned[1], tuned[0], models / "tied_0"):
+            assert model == tuned[1] or engine.swap(model)
+            alike(made(engine), reference(model))
         assert not engine.swap(models / "tied_1")
 
 

@@ -18,6 +18,7 @@ from prover.cli import app
 from prover.config import EvaluateConfig, InitModel, LeanConfig, MiniF2FProblems, SamplingConfig
 from tests.unit.report.sample_run import make_run
 
+PAIR = ("--attempts", "a", "--verdicts", "v")
 PROVER = [sys.executable, "-m", "prover"]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,6 +95,14 @@ def test_version() -> None:
         (
             ["select", "--problems", "p", "--out", "o", "--attempts", "a", "--verdicts", "v", "--verdicts", "w"],
             "in pairs",
+        ),
+        (
+            ["select", "--problems", "p", "--out", "o", "--attempts", "a", "--verdicts", "v", "--fresh", "2"],
+            "--fresh 2 but 1 --attempts",
+        ),
+        (
+            [*("select", "--problems", "p", "--out", "o", "-s", "select.replay=1"), *2 * PAIR],
+            "say with --fresh how many of the last --attempts are new",
         ),
         (["average", "a", "b", "--out", "o", "--weight", "1"], "2 models need as many --weight options"),
         (["inspect", "r", "--problem", "x", "--stage", "y"], "give --problem or --stage, not both"),

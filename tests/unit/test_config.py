@@ -94,7 +94,7 @@ def test_the_quickstart_is_what_the_issue_asks_for() -> None:
         (MINIMAL + "[sampling]\ntemprature = 1\n", "unknown key 'sampling.temprature'; did you mean 'temperature'?"),
         (MINIMAL.replace("split", "spilt"), "did you mean 'split'?"),
         (MINIMAL + '[evaluate_on.x]\nsource = "core"\nsplit = "test"\nlimt = 3\n', "did you mean 'limit'?"),
-        (MINIMAL + "[sampling]\nzzz = 1\n", "known keys: max_tokens, n, temperature, top_p"),
+        (MINIMAL + "[sampling]\nzzz = 1\n", "known keys: budget, enough, max_tokens, n,"),
         ("rounds = 'three'\n" + MINIMAL, "rounds: Input should be a valid integer"),
         (MINIMAL + "[sampling]\nn = 0\n", "sampling.n: Input should be greater than or equal to 1"),
         (MINIMAL.replace('"core"', '"corex"'), "corex"),

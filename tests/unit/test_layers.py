@@ -34,17 +34,18 @@ LAYERS = [
     [
         "prover.records", "prover.artifacts", "prover.config", "prover.jsonl", "prover.progress", "prover.seeds",
         "prover.overlap", "prover.console", "prover.partial", "prover.config_faults", "prover.config_file",
-        "prover.layout",
+        "prover.layout", "prover.claim", "prover.allocation", "prover.passing",
     ],
     [
         "prover.engines", "prover.training", "prover.prompts", "prover.problems", "prover.tactics", "prover.pointers",
         "prover.conversations", "prover.extraction", "prover.feedback",
         "prover.binders", "prover.models", "prover.pretrained", "prover.device", "prover.lean", "prover.projects",
+        "prover.found", "prover.selection",
     ],
     ["prover.stages"],
     [
-        "prover.pipeline", "prover.single", "prover.ground", "prover.sweep", "prover.check", "prover.doctor",
-        "prover.report", "prover.serving", "prover.preference",
+        "prover.pipeline", "prover.waves", "prover.single", "prover.ground", "prover.sweep", "prover.check",
+        "prover.doctor", "prover.report", "prover.serving", "prover.preference",
     ],
     [
         "prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.extract_command",

@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from prover.cli import app
-from prover.records import Message, TrainingExample
+from prover.records import Message, TrainingExample, Verdict
 from prover.report import print_rounds, print_scores
 from prover.report.problem import in_place, read_problem
 from prover.report.run import read_run
-from tests.unit.report.sample_run import artifact, make_run
+from tests.unit.report.sample_run import PROBLEMS, artifact, attempt, make_run
 
 
 @pytest.fixture
@@ -152,6 +152,30 @@ def test_unknown_names_suggest_the_nearest(run: Path, arguments: list[str], said
 def test_no_run_directory(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code == 2 and "is no run directory" in result.stderr
+
+
+def test_waves_are_counted_together_and_the_first_tells_the_pass_rate(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["sampling"] |= {"n": 2, "enough": 1}
+    config["evaluate"] |= {"enough": 4}
+    (run / "config.json").write_text(json.dumps(config))
+    artifact(run / "round_01/sample_wave1", "sample", [attempt("w0", PROBLEMS[1], "by rfl")], attempts=7)
+    artifact(run / "round_01/verify_wave1", "verify", [Verdict(attempt_id="w0", status="proved")], verdicts=7, proved=1)
+    report = json.loads(inspect(run, "--json"))
+    first = report["rounds"][1]
+    assert (first["attempts"], first["judged"], first["proved"]) == (12, 12, 2)
+    assert (first["waves"], first["first_judged"], first["first_proved"]) == (4, 5, 1)
+    assert {"round_01/sample_wave2", "round_01/evaluate/heldout/attempts_wave1"} <= {
+        owed["stage"] for owed in report["owed"]
+    }
+    said = " ".join(inspect(run, columns=120).split())
+    assert "pass@1 is the first wave's" in said and " 12 2 20.0 " in said
+    narrow = inspect(run)
+    assert "proved of them is no pass rate." in " ".join(narrow.split()) and "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    series = {s.stage: s for s in read_problem(run, PROBLEMS[1].id).series}
+    assert series["round 1 wave 1"].proved == 1
 
 
 def test_a_list_that_stops_at_its_first_proof_says_how_many_were_tried(

@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_counted_also_after_a_kill(tmp_path: Path, killed_a
         return correct.run(
             out,
             problems=problems,
-            failed=judged,
+            failed=[judged],
             model=Model(tmp_path, "x", "m"),
             lease=Lease(ScriptedConfig(type="scripted", path=script)),
             prompt=PLAIN,

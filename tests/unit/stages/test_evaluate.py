@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
+from prover.passing import pass_at_k
 from prover.records import Attempt, Problem, Verdict
 from prover.stages import evaluate
 
@@ -14,12 +15,12 @@ from prover.stages import evaluate
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_proof(n: int, proved: int, k: int) -> None:
     subsets = list(itertools.combinations(range(n), k))
     share = sum(any(i < proved for i in subset) for subset in subsets) / len(subsets)
-    assert evaluate.pass_at_k(n, proved, k) == pytest.approx(share)
+    assert pass_at_k(n, proved, k) == pytest.approx(share)
 
 
 def test_fewer_attempts_than_k_count_as_they_are() -> None:
-    assert evaluate.pass_at_k(2, 1, 8) == 1.0
-    assert evaluate.pass_at_k(0, 0, 8) == 0.0
+    assert pass_at_k(2, 1, 8) == 1.0
+    assert pass_at_k(0, 0, 8) == 0.0
 
 
 def judged(folder: Path, outcomes: dict[str, str]) -> tuple[Artifact, tuple[Artifact, Artifact]]:
@@ -61,13 +62,13 @@ def judged(folder: Path, outcomes: dict[str, str]) -> tuple[Artifact, tuple[Arti
 
 def test_scores_count_distinct_proofs_and_the_beyond_set(tmp_path: Path) -> None:
     problems, listed = judged(tmp_path / "list", {"a": "fp", "b": "ff", "c": "ff"})
-    baseline = evaluate.run(tmp_path / "list" / "s", problems=problems, judged=listed, ks=[1, 2], ordered=True)
+    baseline = evaluate.run(tmp_path / "list" / "s", problems=problems, judged=[listed], ks=[1, 2], ordered=True)
     figures = read_manifest(baseline.path).counts
     assert figures["pass@1"] == 0.0
     assert figures["pass@2"] == figures["pass@all"] == pytest.approx(33.33)
 
     problems, sampled = judged(tmp_path / "model", {"a": "pppp", "b": "pfff", "c": "ffuu"})
-    scores = evaluate.run(tmp_path / "model" / "s", problems=problems, judged=sampled, ks=[1, 4], baseline=baseline)
+    scores = evaluate.run(tmp_path / "model" / "s", problems=problems, judged=[sampled], ks=[1, 4], baseline=baseline)
     a, b, c = scores.read(evaluate.ProblemScore)
     assert (a.n, a.proved, a.distinct, a.first, a.beyond) == (4, 4, 2, 1, False)
     assert (b.proved, b.first, b.beyond) == (1, 1, True)

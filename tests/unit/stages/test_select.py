@@ -101,7 +101,7 @@ def test_an_answer_that_many_problems_share_weighs_less(tmp_path: Path) -> None:
     """With rarity 0.5, an answer chosen for m problems weighs m^-0.5 of its share of the problem."""
     names = ["p", "q", "r", "s"]
     writer = ArtifactWriter(tmp_path / "problems", {"stage": "problems"}, 1)
-    writer.write(0, [Problem(id=n, header="", formal_statement=f"theorem {n} : True") for n in names])
+    writer.write(0, [Problem(id=n, header="", formal_statement=f"theorem {n} ({n} : Nat) : True") for n in names])
     problems = writer.finish({"problems": 4})
     tried = [msgspec.structs.replace(attempt(f"{n}0", "by grind"), problem_id=n) for n in names]
     tried.append(msgspec.structs.replace(attempt("p1", "by omega"), problem_id="p"))

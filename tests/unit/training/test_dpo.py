@@ -1,7 +1,9 @@
 """Preference optimization: its loss by hand, what the base model says kept once, and the same bytes after a kill."""
 
+import importlib.util
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -19,10 +21,9 @@ from prover.errors import TrainingError
 from prover.pretrained import load_model, load_tokenizer
 from prover.records import ChatMessage, PreferencePair
 from prover.training.batches import dealt, split
-from prover.training.dpo import Preferences, answer_logps, tokenize_pairs
+from prover.training.dpo import Preferences, tokenize_pairs
 from prover.training.job import DpoJob, SftJob, TrainingProgress, read_job
 from prover.training.loop import train
-from prover.training.packing import Packer, lay_out
 from prover.training.single import SingleProcess
 
 from .conftest import WORDS
@@ -99,8 +100,14 @@ def by_hand(model: Any, tokenizer: Any, word: str, answer: str) -> tuple[float, 
 def prepared(base: Path, pairs: Path, work: Path, beta: float = 0.1, sft_weight: float = 0.0) -> Preferences:
     tokenizer, model = load_tokenizer(base), load_model(base, torch.float32, "cpu")
     objective = Preferences(tokenize_pairs([pairs], tokenizer, 64, 512), beta, sft_weight)
-    objective.prepare(SingleProcess(model, "cpu", 0.0), work, "recipe", 128, fast=False)
+    objective.prepare(alone(model), work, "recipe", 128, fast=False)
     return objective
+
+
+def alone(model: Any) -> SingleProcess:
+    backend = SingleProcess("cpu")
+    backend.prepare(model, 0.0)
+    return backend
 
 
 @pytest.mark.parametrize(("beta", "sft_weight"), [(0.3, 0.0), (0.1, 0.5)])
@@ -143,7 +150,7 @@ def test_what_the_base_model_says_is_asked_once_for_a_recipe(
 ) -> None:
     first = prepared(base, pairs, tmp_path)
     other = Preferences(first.data, 0.1, 0.0)
-    backend = SingleProcess(moved, "cpu", 0.0)
+    backend = alone(moved)
     other.prepare(backend, tmp_path, "recipe", 128, fast=False)
     assert torch.equal(first.reference, other.reference), "kept, or it would be the other model's"
     other.prepare(backend, tmp_path, "another recipe", 128, fast=False)
@@ -157,13 +164,13 @@ def test_a_step_raises_the_chosen_and_lowers_the_rejected(base: Path, pairs: Pat
     objective = prepared(base, pairs, tmp_path)
     model, items = load_model(base, torch.float32, "cpu"), np.arange(len(WORDS))
     rows = np.arange(2 * len(WORDS))
-    before, _ = answer_logps(Packer(), model, objective.data, rows, "cpu")
+    before, _ = objective.logps(model, rows, "cpu")
     objective.sums(model, items, "cpu").loss.backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 1e-3 * parameter.grad
-    after, _ = answer_logps(Packer(), model, objective.data, rows, "cpu")
+    after, _ = objective.logps(model, rows, "cpu")
     gained = (after - before).detach()
     assert gained[0::2].sum() > 0 > gained[1::2].sum()
 
@@ -237,12 +244,40 @@ def test_passes_are_small_and_change_only_rounding(base: Path, pairs: Path, tmp_
     assert any(not torch.equal(whole[name], cut[name]) for name in whole), "or nothing was cut"
 
 
-def test_a_pair_is_as_long_as_its_two_rows_of_padding(base: Path, pairs: Path) -> None:
-    data = tokenize_pairs([pairs], load_tokenizer(base), 64, 512)
-    lengths = Preferences(data, 0.1, 0.0).lengths
-    for part in split(lengths, np.arange(len(lengths)), 96):
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_two_processes_train_the_same_weights(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """With the model in halves too: both take part in each pass over the base model, and put their parts together."""
+    one = {"micro_batch_tokens": 64}
+    train(job(base, pairs, tmp_path / "single", launch=one))
+    jobs = {
+        f"zero{n}": job(base, pairs, tmp_path / f"zero{n}", launch={**one, "type": "deepspeed", "zero": n})
+        for n in (2, 3)
+    }
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps([{"job": made.model_dump(mode="json")} for made in jobs.values()]))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(Path(__file__).with_name("many.py")), str(plan)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4_000:]
+    single = load_file(tmp_path / "single" / "model" / "model.safetensors")
+    start = load_file(base / "model.safetensors")
+    for made in jobs.values():
+        sharded = load_file(made.output / "model.safetensors")
+        assert all(torch.allclose(single[name], sharded[name], rtol=0, atol=2e-5) for name in single)
+    assert max((single[name] - start[name]).abs().max().item() for name in single) > 2e-3, "or nothing was learned"
+
+
+def test_a_pair_goes_into_one_pass_with_both_answers(base: Path, pairs: Path) -> None:
+    objective = Preferences(tokenize_pairs([pairs], load_tokenizer(base), 64, 512), 0.1, 0.0)
+    parts = split(objective.lengths, np.arange(len(WORDS)), 96)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(WORDS))) and len(parts) > 1
+    for part in parts:
         rows = np.stack([2 * part, 2 * part + 1], axis=1).ravel()
-        assert len(lay_out(data, rows).tokens) <= 96
+        assert objective.data.lengths[rows].sum() <= 96
 
 
 def test_long_pairs_are_dropped_and_counted(base: Path, tmp_path: Path) -> None:
