@@ -26,7 +26,7 @@ class TrainingConfig(Section):
     steps: int = Field(default=150, ge=1)
     """Optimizer steps."""
     batch_tokens: int = Field(default=4_096, ge=64)
-    """Tokens per optimizer step over all processes, padding included."""
+    """Tokens per optimizer step over all processes, prompts and answers; examples are packed, so padding is none."""
     warmup_steps: int = Field(default=20, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.05, ge=0)
@@ -75,6 +75,9 @@ class LaunchConfig(Section):
     micro_batch_tokens: int | None = Field(default=None, ge=64)
     """Tokens in one forward and backward pass of one process, the setting to lower when memory runs out; an example
     that is longer goes alone. None takes the whole batch at once."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer and compute the rest again in the backward pass: much less memory for long
+    proofs, one more forward pass in time, the same gradients."""
 
 
 class SingleLaunch(LaunchConfig):

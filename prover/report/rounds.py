@@ -139,7 +139,7 @@ def rounds_table(report: RunReport, wide: bool) -> Table:
     kinds = [kind for kind in (_KINDS if wide else _LONGEST) if any(kind in r.seconds for r in report.rounds)]
     corrected = any(r.corrections for r in report.rounds)
     waves = wide and any(r.waves > 1 for r in report.rounds)
-    evaluated = any(r.eval_loss is not None for r in report.rounds)
+    evaluated = wide and any(r.eval_loss is not None for r in report.rounds)
     headings = ["round", "attempts", "proved", *(["pass@1"] if waves else []), *(["corrected"] if corrected else [])]
     headings += ["solved", "examples", *(["new"] if wide else []), *(["held-out loss"] if evaluated else [])]
     for heading in [*headings, *kinds]:

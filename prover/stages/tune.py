@@ -61,7 +61,8 @@ class Tuning:
                 if made.eval_loss is not None:
                     held_out = f", held out {made.eval_loss:.3f}"
                 meter.add(made.steps, tokens=made.tokens)
-                meter.show(f"loss {made.loss:.3f}{held_out}")
+                ranked = "" if made.accuracy is None else f", {made.accuracy:.0%} ranked right"
+                meter.show(f"loss {made.loss:.3f}{ranked}{held_out}")
                 if on_step:
                     on_step(made)
 

@@ -22,9 +22,9 @@ class UnknownAttention(Exception):
 
 
 class Group(NamedTuple):
-    """Examples side by side: ``count`` rows of ``width`` places."""
+    """Examples side by side: ``rows`` examples of ``width`` places each."""
 
-    count: int
+    rows: int
     width: int
 
 
@@ -52,10 +52,10 @@ def grid(lengths: Sequence[int], device: str) -> Grid:
         starts.append(first)
         end = first
     groups.reverse()
-    places = sum(group.count * group.width for group in groups)
+    places = sum(group.rows * group.width for group in groups)
     if places == sum(lengths):
         return Grid(tuple(groups), places, None)
-    rows = np.cumsum([0, *np.repeat([g.width for g in groups], [g.count for g in groups])])[:-1]
+    rows = np.cumsum([0, *np.repeat([g.width for g in groups], [g.rows for g in groups])])[:-1]
     slots = np.concatenate([np.arange(row, row + length) for row, length in zip(rows, lengths, strict=True)])
     return Grid(tuple(groups), places, torch.from_numpy(slots).to(device))
 
@@ -74,24 +74,33 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """(1, H, T, D) queries, (1, K, T, D) keys and values of a row; returns (1, T, H, D). Causal within each example.
 
-    Raises UnknownAttention without a grid and for what changes the scores (caps, sinks, biases, masks).
+    Without a grid each of B rows is an example. Raises UnknownAttention for what changes the scores (caps, sinks,
+    biases, masks).
     """
     odd = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
-    if grid is None or odd or attention_mask is not None or more.get("is_causal") is False:
+    if odd or attention_mask is not None or more.get("is_causal") is False:
         raise UnknownAttention(f"attention with {', '.join(odd) or 'masks of its own'}")
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # rotated queries and keys come in float32
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        width = q.shape[2]
+        window = sliding_window if sliding_window is not None and sliding_window < width else None
+        if kind == "cpu" and q.dtype == torch.bfloat16 and width <= _PLAIN_TO and not dropout:
+            return _plain(q, k, v, scale, window)
+        return _fused(module, q, k, v, scale, dropout, window)
+
+    if grid is None:
+        return attend(query, key, value), None
     inner = [_spread(x[0].transpose(0, 1), grid) for x in (query, key, value)]
     outputs: list[torch.Tensor] = []
     start = 0
-    for count, width in grid.groups:
-        end = start + count * width
-        q, k, v = (x[start:end].view(count, width, *x.shape[1:]).transpose(1, 2) for x in inner)
-        window = sliding_window if sliding_window is not None and sliding_window < width else None
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and width <= _PLAIN_TO and not dropout:
-            out = _plain(q, k, v, scale, window)
-        else:
-            out = _fused(module, q, k, v, scale, dropout, window)
-        outputs.append(out.reshape(count * width, *out.shape[2:]))
+    for rows, width in grid.groups:
+        end = start + rows * width
+        out = attend(*(x[start:end].view(rows, width, *x.shape[1:]).transpose(1, 2) for x in inner))
+        outputs.append(out.reshape(rows * width, *out.shape[2:]))
         start = end
     return _gathered(outputs, grid).unsqueeze(0), None
 

@@ -65,7 +65,7 @@ class TrainingProgress(msgspec.Struct, frozen=True):
 
     steps: int
     tokens: int
-    """Tokens put through the model, padding included."""
+    """Tokens put through the model, with padding where a model needs it."""
     step: int
     loss: float
     """Mean over the answers' tokens, or over pairs, nats."""

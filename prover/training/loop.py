@@ -76,10 +76,22 @@ def _train(job: Job, on_step: OnStep | None) -> Checkpoint:
             f"(the context has {context_length(model.config)} tokens, a batch {config.batch_tokens})"
         )
     model.train()
+    if job.launch.activation_checkpointing:
+        _recompute(model)
     backend.prepare(model, config.weight_decay)
     objective.prepare(backend, job.work, recipe, job.launch.micro_batch_tokens or config.batch_tokens, fast)
     steps = _run(job, backend, objective, recipe, fast, on_step)
     return _finish(job, backend, recipe, steps)
+
+
+def _recompute(model: Any) -> None:
+    """Keep what enters each layer, and compute what it makes of it again in the backward pass."""
+    if not model.supports_gradient_checkpointing:
+        raise TrainingError(
+            f"launch.activation_checkpointing: {type(model).__name__} cannot; set it to false and lower "
+            "launch.micro_batch_tokens"
+        )
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _objective(job: Job, tokenizer: Any, context: int) -> Objective:

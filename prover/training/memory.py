@@ -31,6 +31,8 @@ def memory_errors(launch: LaunchChoice) -> Iterator[None]:
 def _advice(launch: LaunchChoice) -> str:
     passes = "the whole batch" if launch.micro_batch_tokens is None else launch.micro_batch_tokens
     ways = [f"lower launch.micro_batch_tokens (now {passes})"]
+    if not launch.activation_checkpointing:
+        ways.append("set launch.activation_checkpointing = true")
     if not isinstance(launch, DeepSpeedLaunch):
         ways.append("split the model over several processes (launch.type = 'deepspeed')")
     else:

@@ -78,7 +78,7 @@ class SingleProcess:
         return held.step
 
     def write(self, folder: Path | None, dtype: torch.dtype) -> None:
-        assert folder is not None
+        assert folder is not None, "one process is the first"
         with quiet():
             if lora.is_adapted(self.model):
                 lora.write(self.model, self.model.state_dict(), folder, dtype)

@@ -155,23 +155,22 @@ class ZeroProcess:
 
         module = self.model.module
         adapted = lora.is_adapted(module)
-        read_as = torch.float32 if adapted else dtype  # sums are rounded once
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in module.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self.launch.zero == 3):
                 # What is trained has a more exact twin in the optimizer, unless nothing is split.
                 exact = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
                 if folder is not None:
-                    tensors[name] = (parameter if exact is None else exact).detach().to("cpu", read_as, copy=True)
+                    whole = (parameter if exact is None else exact).detach()
+                    tensors[name] = whole.to("cpu", whole.dtype if adapted else dtype, copy=True)
         if folder is not None:
-            stored = {
-                name: buffer for name, buffer in module.state_dict().items() if name in dict(module.named_buffers())
-            }
+            buffers = dict(module.named_buffers())
+            tensors |= {name: buffer for name, buffer in module.state_dict().items() if name in buffers}
             with quiet():
                 if adapted:
-                    lora.write(module, {**tensors, **stored}, folder, dtype)
+                    lora.write(module, tensors, folder, dtype)
                 else:
-                    module.save_pretrained(folder, state_dict={**tensors, **stored})
+                    module.save_pretrained(folder, state_dict=tensors)
         torch.distributed.barrier()
 
     # What follows differs between the stages: where DeepSpeed keeps the optimizer's weights and moments.

@@ -182,6 +182,13 @@ def test_passes_are_small_and_complete_and_change_only_rounding(base: Path, exam
     assert weights(tmp_path / "whole") != weights(tmp_path / "cut")  # or nothing was cut
 
 
+def test_recomputed_activations_give_the_same_weights(base: Path, examples: Path, tmp_path: Path) -> None:
+    for name, again in {"kept": False, "again": True}.items():
+        launch = {"activation_checkpointing": again}
+        train(job(base, examples, tmp_path / name, launch=launch, precision="float32", steps=6))
+    assert weights(tmp_path / "kept") == weights(tmp_path / "again")
+
+
 def test_the_order_is_the_same_wherever_training_resumes() -> None:
     lengths = np.random.default_rng(0).integers(5, 90, 200)
     whole = [b.tolist() for b in schedule(lengths, 512, 3, 0, 60)]

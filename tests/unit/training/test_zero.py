@@ -70,12 +70,12 @@ class Trained:
         for stage in STAGES:
             if stage == 3:  # from here on transformers splits every model
                 planned("offload1", sharded(1, offload="optimizer"))
-                planned("offload2", sharded(2, offload="optimizer"))
+                planned("offload2", sharded(2, offload="optimizer", activation_checkpointing=True))
             shutil.copytree(folder / "left", folder / f"single-to-{stage}")
             planned(f"zero{stage}", sharded(stage), keep=str(folder / f"{stage}-to-single"))
             planned(f"half{stage}", sharded(stage), "bfloat16", keep=str(folder / f"half{stage}-to-single"))
             planned(f"single-to-{stage}", sharded(stage))
-        planned("offload3", sharded(3, offload="parameters"))
+        planned("offload3", sharded(3, offload="parameters", activation_checkpointing=True))
         for name, made in other_kinds(base, examples, folder).items():
             train(
                 made.model_copy(
@@ -130,7 +130,7 @@ def test_in_bfloat16_every_stage_learns_alike(trained: Trained, stage: int) -> N
 
 @needs_deepspeed
 @pytest.mark.parametrize("name", ["offload1", "offload2", "offload3"])
-def test_offload_changes_where_things_lie_only(trained: Trained, name: str) -> None:
+def test_offload_and_checkpointing_change_no_weight(trained: Trained, name: str) -> None:
     assert trained.distance(name, "single") < 2e-5
 
 
