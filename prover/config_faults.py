@@ -12,6 +12,7 @@ DEFAULT_LAUNCH = "single"
 """What it is for where training runs."""
 DEFAULT_METHOD = "linear"
 """What ``method`` is where a section may leave it out."""
+_DEFAULTS = (DEFAULT_TAG, DEFAULT_LAUNCH, DEFAULT_METHOD)
 CHOICES = ("type", "source", "method")
 """Keys that choose among the kinds of a section."""
 
@@ -52,7 +53,7 @@ def _is_tag(part: int | str, loc: tuple[int | str, ...], data: Any) -> bool:
             if present or not isinstance(here, dict):
                 return False
             chosen = [here[key] for key in CHOICES if key in here]
-            return part in (chosen or (DEFAULT_TAG, DEFAULT_LAUNCH, DEFAULT_METHOD))
+            return part in (chosen or _DEFAULTS)
         if present:
             here = here[step]  # type: ignore[reportUnknownVariableType]
     return False
@@ -76,7 +77,8 @@ def _known_keys(place: list[int | str], data: Any, root: type[BaseModel]) -> lis
             options = _sections(field.annotation)
         if isinstance(here, dict) and not named:
             tag = next((here[key] for key in CHOICES if key in here), None)  # type: ignore[reportUnknownMemberType]
-            chosen = [o for o in options if tag is not None and tag in _tags(o)] or options
+            wanted = _DEFAULTS if tag is None else (tag,)
+            chosen = [o for o in options if any(name in _tags(o) for name in wanted)] or options
             fields = {k: v for o in chosen for k, v in o.model_fields.items()}
     return [] if named else list(fields)
 

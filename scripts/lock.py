@@ -78,9 +78,9 @@ def main() -> None:
     train = [requirement for requirement in extras["train"] if not requirement.startswith(("torch", *ON_TORCH))]
     on_torch = [requirement for requirement in extras["train"] if requirement.startswith(ON_TORCH)]
     cpu = lock([*project["dependencies"], *train, *extras["serve"], *extras["openai"], *TORCH, *THEIRS])
-    cpu |= lock(["--no-deps", *on_torch])
     known = [f"{name}=={version}" for name, (version, _) in cpu.items()]
     dev = lock([*extras["dev"], *known])
+    cpu |= lock(["--no-deps", *on_torch])
     trained = [requirement for requirement in extras["deepspeed"] if not requirement.startswith("prover[")]
     dev |= lock([*trained, *DEEPSPEED], "--no-deps")  # with what it depends on, pip would choose a torch too
     write(ROOT / "constraints" / "cpu.txt", cpu)

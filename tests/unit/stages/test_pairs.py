@@ -176,7 +176,8 @@ def test_a_proof_is_never_rejected_in_favour_of_itself(tmp_path: Path) -> None:
 
 def test_equal_answers_are_rejected_once(tmp_path: Path) -> None:
     wrong = [attempt("a", "by rfl"), attempt("b", "by rfl"), attempt("c", "by rfl -- surely")]
-    found = made(tmp_path, [attempt("good", "by simp", PROVED), *wrong])
+    right = [attempt("good", "by simp", PROVED), attempt("better", "by omega", PROVED)]
+    found = made(tmp_path, [*right, *wrong])
     assert len(found) == 1 and found[0].rejected_attempt_id in ("a", "c")
 
 
@@ -204,6 +205,7 @@ def test_chosen_answers_take_turns_and_are_near_in_length(tmp_path: Path) -> Non
     right = [attempt("short", "by rfl", PROVED), attempt("long", "by exact some_long_lemma", PROVED)]
     wrong = [attempt("brief", "by simp"), attempt("wordy", "by exact another_lemma_x")]
     assert names(made(tmp_path, [*right, *wrong])) == {("proof", "short", "brief"), ("proof", "long", "wordy")}
+    assert names(made(tmp_path, [*right, wrong[1]], out="one")) == {("proof", "long", "wordy")}
     many = [attempt(f"b{i}", f"by exact h{i}") for i in range(6)]
     found = made(tmp_path, [*right, *many], out="many")
     assert sorted(pair.chosen_attempt_id for pair in found) == ["long"] * 3 + ["short"] * 3
@@ -254,6 +256,10 @@ def test_equal_ids_of_two_stages_are_not_mixed_up(tmp_path: Path) -> None:
     one, two = [attempt("s.0", "by simp", PROVED)], [attempt("s.0", "by rfl")]
     (found,) = made(tmp_path, one, two)
     assert (found.chosen, found.rejected) == ("by simp", "by rfl")
+    parent = attempt("s.0", "by rfl")
+    later = attempt("s.0", "by exact later")
+    (found,) = made(tmp_path, [parent], [correction("fix", "by omega", parent[0])], [later], out="two")
+    assert (found.kind, found.rejected) == ("correction", "by rfl"), "a correction goes back to an earlier stage"
 
 
 def test_missing_shards_come_back_the_same(tmp_path: Path) -> None:

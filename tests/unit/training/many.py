@@ -1,6 +1,6 @@
 """``many.py PLAN.json`` under torch's launcher: run jobs one after the other in the processes of one launch.
 
-The plan is a list of objects: ``job``; ``keep``, where to leave a copy of the work directory as it was after a step.
+The plan is a list of objects: ``job``; ``keep``, where to leave a copy of the job's folder as it was after a step.
 """
 
 import gc
@@ -25,9 +25,10 @@ def main() -> None:
         losses: list[float] = []
 
         def seen(progress: TrainingProgress, job: Job = job, keep: str | None = entry.get("keep")) -> None:
-            losses.append(progress.loss)  # noqa: B023 - called while this list is the one
+            if progress.steps == 1:  # no report of where it goes on from
+                losses.append(progress.loss)  # noqa: B023 - called while this list is the one
             if keep and progress.step == COPIED_AT and os.environ["RANK"] == "0":
-                shutil.copytree(job.work, keep)
+                shutil.copytree(job.work.parent, keep)
 
         train(job, seen)
         if os.environ["RANK"] == "0":

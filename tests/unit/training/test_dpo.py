@@ -21,6 +21,7 @@ from prover.errors import TrainingError
 from prover.pretrained import load_model, load_tokenizer
 from prover.records import ChatMessage, PreferencePair
 from prover.training.batches import dealt, split
+from prover.training.curve import read_curve
 from prover.training.dpo import Preferences, tokenize_pairs
 from prover.training.job import DpoJob, SftJob, TrainingProgress, read_job
 from prover.training.loop import train
@@ -219,6 +220,17 @@ def test_resuming_after_kill_gives_the_same_bytes(base: Path, pairs: Path, tmp_p
     assert resumed[0] in ((5, kept), (10, kept)), "it goes on from its state, and asks the base model nothing again"
     ours, theirs = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("cut", "whole"))
     assert ours == theirs
+
+
+def test_adapters_and_held_out_pairs(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """An adapted model begins as the base model does: nothing is ahead before the first step."""
+    made = job(base, pairs, tmp_path, steps=40, learning_rate=2e-2, sft_weight=0, holdout=0.25, lora={"rank": 4})
+    train(made)
+    curve = read_curve(made.curve)
+    assert curve[0].loss == pytest.approx(math.log(2), abs=1e-4) and curve[0].accuracy is not None
+    held_out = [step.eval_loss for step in curve if step.eval_loss is not None]
+    assert held_out[0] == pytest.approx(math.log(2), abs=0.05), "what the base model says of them is known too"
+    assert len(curve) == 40 and curve[-1].loss < curve[0].loss - 0.05
 
 
 def test_beta_and_weights_decide_what_is_learned(base: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def model(name: str) -> Any:
 
     torch.manual_seed(0)
     if name == "gpt2":  # positions are learned, dropout is on
-        ends = {"bos_token_id": 0, "eos_token_id": 0}
+        ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
         return hf.GPT2LMHeadModel(
             hf.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, **ends)
         )
@@ -51,6 +51,8 @@ def examples(seed: int = 0, count: int = 13) -> Tokenized:
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.array([random.integers(1, n) for n in lengths], dtype=np.int32),
         random.uniform(0.5, 2, count).astype(np.float32),
+        np.arange(count, dtype=np.uint64),
+        np.zeros(count, dtype=np.float32),
         [str(i) for i in range(count)],
         0,
     )
