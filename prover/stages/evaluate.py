@@ -1,7 +1,7 @@
 """Scores from verdicts: pass@k, unbiased wherever sampling stopped, with bootstrap intervals over problems."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ class ProblemScore(Record, frozen=True):
     """``n`` judged attempts of a problem, ``proved`` of them, ``distinct`` proofs up to comments and spacing.
 
     ``first`` is the place (from 1) of the first proved attempt. ``beyond`` says that the fixed tactic list does not
-    solve the problem; None where that was not measured.
+    solve the problem; None where that was not measured. ``refused`` counted as proofs when sampling stopped, before a
+    checker said no.
     """
 
     problem_id: str
@@ -33,6 +34,7 @@ class ProblemScore(Record, frozen=True):
     distinct: int
     first: int | None = None
     beyond: bool | None = None
+    refused: int = 0
 
 
 def run(
@@ -74,7 +76,6 @@ def run(
     if writer.finished:
         return writer.finished
     scores: list[ProblemScore] = []
-    refused: Counter[str] = Counter()
     certified = 0
     agreed: Counter[str] = Counter()
     for index in range(problems.shards):
@@ -88,18 +89,15 @@ def run(
                 if attempt.id in statuses:
                     by_problem[attempt.problem_id].append(attempt)
         counted = {v.attempt_id for _, verdicts in stopped_by for v in verdicts.read_shard(index, Verdict) if v.proved}
-        refused.update(i for i, tried in by_problem.items() for a in tried if _refused(a, counted, statuses))
-        shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
+        shard = [_score(ident, tried, statuses, counted, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
-    return writer.finish({**_figures(scores, ks, stops, refused, ordered), "certified_attempts": certified, **agreed})
+    return writer.finish({**_figures(scores, ks, stops, ordered), "certified_attempts": certified, **agreed})
 
 
-def _refused(attempt: Attempt, counted: Set[str], verdicts: Mapping[str, Verdict]) -> bool:
-    return attempt.id in counted and not verdicts[attempt.id].proved
-
-
-def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
+def _score(
+    ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], counted: set[str], beyond: bool | None
+) -> ProblemScore:
     proofs = [a.proof for a in tried if verdicts[a.id].proved and a.proof is not None]
     first = next((i for i, a in enumerate(tried, 1) if verdicts[a.id].proved), None)
     return ProblemScore(
@@ -109,11 +107,12 @@ def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyon
         distinct=len({normalise_proof(p) for p in proofs}),
         first=first,
         beyond=beyond,
+        refused=sum(a.id in counted and not verdicts[a.id].proved for a in tried),
     )
 
 
 def _figures(
-    scores: Sequence[ProblemScore], ks: Sequence[int], stops: Plan | None, refused: Mapping[str, int], ordered: bool
+    scores: Sequence[ProblemScore], ks: Sequence[int], stops: Plan | None, ordered: bool
 ) -> dict[str, int | float]:
     figures: dict[str, int | float] = {
         "problems": len(scores),
@@ -127,7 +126,7 @@ def _figures(
     beyond = [s for s in scores if s.beyond]
     for k in ks:
         for name, those in (("pass", scores), ("beyond_pass", beyond)):
-            values = [_one(s, k, stops, refused.get(s.problem_id, 0), ordered) for s in those]
+            values = [_one(s, k, stops, ordered) for s in those]
             figures |= _interval(f"{name}@{k}", np.array(values))
     if ordered:
         figures |= _interval("pass@all", np.array([float(s.proved > 0) for s in scores]))
@@ -136,11 +135,11 @@ def _figures(
     return figures
 
 
-def _one(score: ProblemScore, k: int, stops: Plan | None, refused: int, ordered: bool) -> float:
+def _one(score: ProblemScore, k: int, stops: Plan | None, ordered: bool) -> float:
     if ordered:
         return float(score.first is not None and score.first <= k)
     bounds, enough = (stops.bounds, stops.enough) if stops else ((), None)
-    return pass_at_k(score.n, score.proved, k, bounds, enough, refused)
+    return pass_at_k(score.n, score.proved, k, bounds, enough, score.refused)
 
 
 def _interval(name: str, values: npt.NDArray[np.float64]) -> dict[str, float]:
