@@ -25,7 +25,7 @@ def check_apart(train: Artifact, sets: Mapping[str, Artifact], validation: Artif
                 "choose on problems that nothing is reported on"
             )
     held = frozenset(chosen_on).union(*reported.values())
-    learned = {key for problem in train.read(Problem) if (key := _key(problem)) in held}
+    learned = {key for problem in train.read(Problem) if (key := _key(problem)) in held} if held else set[int]()
     for name, statements in reported.items():
         if number := len(learned & statements.keys()):
             progress.note(
