@@ -248,7 +248,10 @@ def test_half_precision_agrees_closely(trained: Path, engine: HfEngine) -> None:
     with HfEngine(trained, batch_size=32, dtype="bfloat16") as half:
         same = by_place(half.generate(requests(10, 4), DRAWN))
     full = by_place(engine.generate(requests(10, 4), DRAWN))
-    assert sum(same[place].text == full[place].text for place in full) >= 0.7 * len(full)
+    agreed = [place for place in full if same[place].text == full[place].text]
+    assert len(agreed) >= 0.5 * len(full)  # one token drawn otherwise changes all that follow
+    for place in agreed:
+        assert same[place].logprob == pytest.approx(full[place].logprob, rel=0.02, abs=0.1)
 
 
 def save_with_tokenizer(model: torch.nn.Module, trained: Path, path: Path) -> Path:
