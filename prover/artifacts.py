@@ -168,7 +168,7 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
     if there != recipe:
         raise ArtifactError(
             f"{path.parent}: was made by another recipe ({changed_keys(there, recipe)}); "
-            "use another --run-dir, or --clean to start over"
+            "use another folder, or --clean to start over"
         )
 
 
@@ -303,7 +303,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise RunLockedError(f"{run_dir}: in use by {owner}; wait for it, or choose another --run-dir") from error
+            raise RunLockedError(f"{run_dir}: in use by {owner}; wait for it, or choose another folder") from error
         file.truncate(0)
         file.write(f"{socket.gethostname()} pid {os.getpid()}")
         file.flush()

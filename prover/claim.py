@@ -19,11 +19,15 @@ def claim(config: IterateConfig, run_dir: Path, clean: bool) -> None:
     Raises ArtifactError where another configuration made the directory, or it is no run's.
     """
     file = run_dir / "config.json"
-    entries = [p for p in run_dir.iterdir() if p.name != ".lock"]
+    # A kill while the file was written leaves a temporary one, and the directory is still nobody else's.
+    entries = [p for p in run_dir.iterdir() if p.name not in (".lock", f".{file.name}.tmp")]
     if entries and not file.exists():
         raise ArtifactError(f"{run_dir}: is not empty and no run directory (no config.json); choose another --run-dir")
     if clean:
         with disk_errors(run_dir):
+            # Manifests first: after a kill in between nothing that is half deleted may pass for whole.
+            for manifest in list(run_dir.rglob("artifact.json")):
+                manifest.unlink()
             # The configuration last: it is what tells a run directory from a folder that is not ours to empty.
             for entry in sorted(entries, key=lambda entry: entry == file):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

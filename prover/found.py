@@ -20,6 +20,10 @@ from prover.seeds import derive_seed
 Judgings = Sequence[tuple[Artifact, Artifact]]
 """Attempts and the verdicts on them, in the order in which they came to be."""
 
+NO_MODEL = frozenset({"tactics", "seed attempts"})
+"""Stages whose attempts no model made: a fixed list of tactics and a project's own proofs say nothing of how hard a
+problem is."""
+
 PROOF = np.dtype(
     [
         ("problem", np.int64),  # its number among the problems
@@ -57,7 +61,7 @@ class Found:
         self.draws = draws
         """(P,) seeds of what is drawn among a problem's proofs."""
         self.tried = tried
-        """(P,) judged first attempts of models; a fixed list of tactics says nothing of how hard a problem is."""
+        """(P,) judged first attempts of models."""
         self.proved = proved
         """(P,) how many of them proved the problem."""
         self.repeated = repeated
@@ -66,7 +70,7 @@ class Found:
 
 def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found:
     """Read everything that was judged. ``seed`` and an attempt's id decide its priority."""
-    lists = [read_manifest(attempts.path).stage == "tactics" for attempts, _ in judged]
+    models = [read_manifest(attempts.path).stage not in NO_MODEL for attempts, _ in judged]
     blocks: list[NDArray[np.void]] = []
     starts, total = [0], 0
     statements, draws, tried, proved = array("q"), array("q"), array("i"), array("i")
@@ -78,7 +82,7 @@ def find(problems: Artifact, judged: Judgings, seed: int, meter: Meter) -> Found
         texts: list[dict[str, str]] = [{} for _ in shard]
         for source, place, attempt, is_proof in _judged(index, judged):
             at = number[attempt.problem_id]
-            if attempt.turn == 0 and not lists[source]:
+            if attempt.turn == 0 and models[source]:
                 outcomes[at][0] += 1
                 outcomes[at][1] += is_proof
             if not is_proof or attempt.proof is None:

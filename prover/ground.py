@@ -109,6 +109,7 @@ class Ground(msgspec.Struct, frozen=True):
         baseline: Artifact | None = None,
     ) -> Artifact:
         """Scores in ``out/scores``; with a checker, verdicts with its opinion in ``out/checked`` first."""
+        stopped_by = judged
         if self.checker is not None:
             judged = [self._checked(out, wave, *each) for wave, each in enumerate(judged)]
         return evaluate.run(
@@ -117,6 +118,7 @@ class Ground(msgspec.Struct, frozen=True):
             judged=judged,
             ks=ks,
             plan=plan,
+            stopped_by=stopped_by,
             ordered=ordered,
             baseline=baseline,
             clean=self.clean,

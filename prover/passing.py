@@ -9,38 +9,46 @@ in Girshick, Mosteller and Savage (1946) for such stopping rules and by the theo
 stopped before its k-th attempt has a proof among those: its estimate is 1.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from math import comb
 
 
-def pass_at_k(n: int, proved: int, k: int, bounds: Sequence[int] = (), enough: int | None = None) -> float:
+def pass_at_k(
+    n: int, proved: int, k: int, bounds: Sequence[int] = (), enough: int | None = None, refused: int = 0
+) -> float:
     """Unbiased estimate of the chance that one of k attempts is proved, from ``proved`` of ``n`` judged attempts.
 
-    ``bounds`` are the numbers of attempts at which the sampling stopped where there were ``enough`` proofs. Without
-    ``enough`` it is 1 - C(n-c, k) / C(n, k). Where fewer than k attempts were judged, all of them count.
+    ``bounds`` are the numbers of attempts at which the sampling stopped where there were ``enough`` proofs; ``refused``
+    others counted as proofs then, and are failures now. Without ``enough`` it is 1 - C(n-c, k) / C(n, k). Where fewer
+    than k attempts were judged, all of them count: too few, where it was left for proofs that were refused.
     """
     if k > n:
         return float(proved > 0)
-    inner = () if enough is None else tuple(b for b in bounds if b < n)
-    every = _orders(n, proved, 0, inner, enough or 0)
+    inner, limit, others = () if enough is None else tuple(b for b in bounds if b < n), enough or 0, refused
+    every = _orders(n, proved, others, 0, inner, limit)
     if every == 0:  # attempts fell out after the stop (a checker's doing): the rule says nothing of what is left
-        inner, every = (), comb(n, proved)
-    return 1.0 - _orders(n, proved, k, inner, enough or 0) / every
+        inner, others, every = (), 0, comb(n, proved)
+    return 1.0 - _orders(n, proved, others, k, inner, limit) / every
 
 
 @lru_cache(maxsize=65_536)
-def _orders(n: int, proved: int, failures: int, bounds: tuple[int, ...], enough: int) -> int:
-    """How many orders of ``proved`` proofs among n attempts begin with ``failures`` failures and have fewer than
-    ``enough`` proofs at each of ``bounds``."""
-    ways = [1] + [0] * proved
+def _orders(n: int, proved: int, refused: int, failures: int, bounds: tuple[int, ...], enough: int) -> int:
+    """How many orders of ``proved`` and ``refused`` among n attempts have none of the proved in the first ``failures``
+    and fewer than ``enough`` of both at each of ``bounds``."""
+    ways = {(0, 0): 1}
     start = 0
     for end in (*bounds, n):
-        free = end - max(start, min(failures, end))
-        grown = [0] * (proved + 1)
-        for before, count in enumerate(ways):
-            for added in range(min(free, proved - before) + 1 if count else 0):
-                grown[before + added] += count * comb(free, added)
-        ways = grown if end == n else [count if s < enough else 0 for s, count in enumerate(grown)]
+        failing = max(0, min(failures, end) - start)
+        for length, most in ((failing, 0), (end - start - failing, proved)):
+            grown: defaultdict[tuple[int, int], int] = defaultdict(int)
+            for (p, r), count in ways.items():
+                for q in range(min(length, max(most - p, 0)) + 1):
+                    for s in range(min(length - q, refused - r) + 1):
+                        grown[p + q, r + s] += count * comb(length, q) * comb(length - q, s)
+            ways = grown
+        if end < n:
+            ways = {found: count for found, count in ways.items() if sum(found) < enough}
         start = end
-    return ways[proved]
+    return ways.get((proved, refused), 0)

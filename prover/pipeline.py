@@ -11,6 +11,7 @@ from lean_env.pool import LeanPool
 from lean_env.protocol import Depth
 from prover import layout, sweep, waves
 from prover.allocation import evaluation_plan, training_plan
+from prover.apart import check_apart
 from prover.artifacts import Artifact, OnShard, provenance, run_lock, write_json
 from prover.claim import claim
 from prover.config import ColdTactics, InitModel, IterateConfig, ProblemsConfig
@@ -84,8 +85,8 @@ class Loop:
         sets = {name: self.problems(name, section) for name, section in config.evaluate_on.items()}
         if config.average and config.average.validate_on:
             valid = self.problems(layout.VALIDATE, config.average.validate_on)
-            sweep.check_apart(valid, train, sets, self.progress)
             self.valid = Ground(valid, self.pool, self.lease, self.limits, self.prompt, config.seed, self.progress)
+        check_apart(train, sets, self.valid.problems if self.valid else None, self.progress)
         listed = {name: self.portfolio(name, problems) for name, problems in sets.items() if config.evaluate.portfolio}
         baselines = {name: self.score_portfolio(name, sets[name], judged) for name, judged in listed.items()}
         seen: dict[str, list[Judged]] = {name: [listed[name]] if name in listed else [] for name in sets}

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prover.config import SelectConfig
-from prover.errors import InputError
 from prover.found import Found
 from prover.records import Record
 
@@ -45,11 +44,14 @@ class Choice(msgspec.Struct, frozen=True):
     difficulty: NDArray[np.float64]
     counts: dict[str, int]
     buckets: list[Bucket]
+    all_easy: bool
+    """Every proved problem was over ``max_pass_rate``."""
 
 
 def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
-    """``fresh`` is the number of the first artifact of attempts that is this round's. Raises InputError where every
-    proved problem is easier than ``config.max_pass_rate``."""
+    """``fresh`` is the number of the first artifact of attempts that is this round's. Where every proved problem is
+    easier than ``config.max_pass_rate``, all are kept: a run must be able to go on, and the key cannot change under it.
+    """
     _, first, inverse = np.unique(found.statements, return_index=True, return_inverse=True)
     home = first[inverse]  # (P,) number of the first problem with the same statement: they count as one
     tried, proved = (np.bincount(home, counted, len(home)) for counted in (found.tried, found.proved))
@@ -57,11 +59,9 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
     solved = len(np.unique(found.proofs["problem"]))
 
     easy = ((tried > 0) & (proved > config.max_pass_rate * tried))[home[found.proofs["problem"][kept]]]
-    if len(kept) and easy.all():
-        raise InputError(
-            f"select.max_pass_rate: every proved problem is proved by more than {config.max_pass_rate:g} of its "
-            "attempts, so that nothing is left to learn; raise it, or take harder problems"
-        )
+    all_easy = len(kept) > 0 and bool(easy.all())
+    if all_easy:
+        easy[:] = False
     kept = kept[~easy]
     capped = _capped(found, home, kept, config, current)
     chosen = _replayed(found, capped, config.replay, current)
@@ -94,7 +94,7 @@ def choose(found: Found, config: SelectConfig, fresh: int) -> Choice:
         "not replayed": len(capped) - len(chosen),
     }
     buckets = [bucket for by, (of, names) in kinds.items() for bucket in _buckets(by, of, names, weights * examples)]
-    return Choice(chosen, problem, weights, 1 - rates, counts, buckets)
+    return Choice(chosen, problem, weights, 1 - rates, counts, buckets, all_easy)
 
 
 def _once(found: Found, home: NDArray[np.int64], fresh: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:

@@ -6,14 +6,12 @@ Every weight's evaluation is an artifact of its own, so a sweep that was killed 
 averages lie on the disk at a time, the best so far and the one in work; an average that is needed again is made again.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from lean_env.pool import LeanPool
-from lean_env.source import target_name
 from prover import layout
 from prover.artifacts import Artifact, ArtifactWriter, disk_errors, open_artifact, read_manifest, run_lock
 from prover.config import AverageConfig, LinearAverage, StageConfig
@@ -25,7 +23,7 @@ from prover.models import Model, open_model
 from prover.pretrained import discard, linked
 from prover.progress import Progress, Silent
 from prover.prompts import Prompt
-from prover.records import Problem, Record
+from prover.records import Record
 from prover.single import open_parts, open_problems
 from prover.stages import average
 
@@ -172,32 +170,6 @@ def run(
 def _discard(out: Path, weight: float) -> None:
     with disk_errors(out):
         discard(Path(layout.weighed(str(out), weight)) / layout.AVERAGE / "model")
-
-
-def check_apart(validation: Artifact, train: Artifact, sets: Mapping[str, Artifact], progress: Progress) -> None:
-    """Raises ConfigError where a set that is reported has a problem of ``validation``, under whatever name. Training
-    problems there are noted: a tuned model knows them, so that large weights look better than they are."""
-    known = set(_statements(validation))
-    for name, problems in sets.items():
-        if shared := next((ident for text, ident in _statements(problems).items() if text in known), None):
-            raise ConfigError(
-                f"average.validate_on has {shared}, and so has evaluate_on.{name}, whose figures would be too good: "
-                "choose on problems that nothing is reported on"
-            )
-    if number := len(known & set(_statements(train))):
-        progress.note(
-            f"{number:,} of the problems in average.validate_on are training problems: that favours large weights"
-        )
-
-
-def _statements(problems: Artifact) -> dict[str, str]:
-    """Ids by statement, but for spaces and the theorem's name."""
-    found: dict[str, str] = {}
-    for problem in problems.read(Problem):
-        name = target_name(problem.formal_statement)
-        nameless = re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", "", problem.formal_statement, count=1)
-        found.setdefault(" ".join(nameless.split()), problem.id)
-    return found
 
 
 def best(points: Sequence[SweepPoint]) -> SweepPoint:

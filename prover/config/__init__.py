@@ -213,8 +213,8 @@ class IterateConfig(StageConfig):
     def _learns(cls, engine: EngineConfig) -> EngineConfig:
         if isinstance(engine, OpenAIEngine):
             raise ValueError(
-                "a server keeps its model, and iterate trains one: take transformers here; servers are for the single "
-                "stages sample, correct and evaluate"
+                "a server keeps its model, and iterate trains one: take transformers or vllm here; servers are for the "
+                "single stages sample, correct and evaluate"
             )
         return engine
 

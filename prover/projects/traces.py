@@ -55,12 +55,16 @@ def check_project(project: Path) -> None:
                 "its bin on the PATH, or give a folder that LeanDojo traced elsewhere with --traced"
             )
     if not commit_of(project):
-        raise InputError(f"{project}: is no git repository with a commit; LeanDojo traces commits: commit it first")
+        raise InputError(
+            f"{project}: is not the top folder of a git repository with a commit; LeanDojo traces the commits of "
+            "such: make it one (git init, git add, git commit)"
+        )
 
 
 def commit_of(project: Path) -> str:
-    """The commit that the repository is at; empty where there is none."""
-    return _git(project, "rev-parse", "HEAD")
+    """The commit that the folder's own repository is at; empty where there is none. One around it says nothing."""
+    top = _git(project, "rev-parse", "--show-toplevel")
+    return _git(project, "rev-parse", "HEAD") if top and Path(top).resolve() == project.resolve() else ""
 
 
 def has_changes(project: Path) -> bool:

@@ -18,6 +18,9 @@ from prover.stages.verify import Judged, fingerprints
 _NEVER = frozenset({"proved", "no_proof", "timeout", "memory"})
 """Nothing to learn from: no error to show, or none that belongs to a place in the text."""
 
+Parent = tuple[Problem, int, Attempt, Verdict]
+"""A problem, which of its failures is to be corrected, the failure, and the verdict on it."""
+
 
 def run(
     out: Path,
@@ -58,8 +61,8 @@ def run(
     )
     owed = set() if writer.finished else set(writer.missing())
 
-    def parents(index: int) -> list[tuple[Problem, int, Attempt, Verdict]]:
-        """What is to be corrected of a shard: the problem, which of its failures, the failure, its verdict."""
+    def parents(index: int) -> list[Parent]:
+        """What is to be corrected of a shard."""
         judged = {v.attempt_id: v for _, verdicts in failed for v in verdicts.read_shard(index, Verdict)}
         tried = [a for attempts, _ in failed for a in attempts.read_shard(index, Attempt)]
         return [
@@ -70,10 +73,10 @@ def run(
 
     counts = {"attempts": 0, "unasked": 0, "cut": 0}
 
-    def count(index: int, corrected: list[Attempt]) -> None:
+    def count(corrected: list[Attempt], parents: list[Parent]) -> None:
         asked = {attempt.parent_id: attempt.messages for attempt in corrected}
         counts["attempts"] += len(corrected)
-        for problem, _, parent, verdict in parents(index):
+        for problem, _, parent, verdict in parents:
             counts["unasked"] += parent.id not in asked
             if prompt.cuts and parent.id in asked:
                 counts["cut"] += asked[parent.id] != next(prompt.revisions(problem, parent, verdict))
@@ -82,12 +85,13 @@ def run(
         if index not in owed:
             on_shard(writer.artifact, index)
             if not writer.finished:
-                count(index, writer.artifact.read_shard(index, Attempt))
+                count(writer.artifact.read_shard(index, Attempt), parents(index))
     if writer.finished:
         return writer.finished
     drawn = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens)
     with progress.stage(f"{series} correct {turn}", owed_problems(problems, owed), "problems") as meter:
         for index in sorted(owed):
+            mine = parents(index)
             asks = [
                 sample.Ask(
                     f"{problem.id}/{series}.t{turn}.{number}",
@@ -96,13 +100,11 @@ def run(
                     (derive_seed(seed, series, turn, parent.id),),
                     parent.id,
                 )
-                for problem, number, parent, verdict in parents(index)
+                for problem, number, parent, verdict in mine
             ]
-            corrected = sample.generate(
-                lease.engine(model), asks, drawn, prompt, model, round=round, turn=turn, meter=meter
-            )
+            corrected = sample.generate(lease, asks, drawn, prompt, model, round=round, turn=turn, meter=meter)
             writer.write(index, corrected)
-            count(index, corrected)
+            count(corrected, mine)
             meter.add(owed_problems(problems, [index]))
             on_shard(writer.artifact, index)
     sample.tell_overflow(counts, f"{series} turn {turn}: {{}} corrections", progress)

@@ -24,7 +24,8 @@ class ProblemScore(Record, frozen=True):
     """``n`` judged attempts of a problem, ``proved`` of them, ``distinct`` proofs up to comments and spacing.
 
     ``first`` is the place (from 1) of the first proved attempt. ``beyond`` says that the fixed tactic list does not
-    solve the problem; None where that was not measured.
+    solve the problem; None where that was not measured. ``refused`` counted as proofs when sampling stopped, before a
+    checker said no.
     """
 
     problem_id: str
@@ -33,6 +34,7 @@ class ProblemScore(Record, frozen=True):
     distinct: int
     first: int | None = None
     beyond: bool | None = None
+    refused: int = 0
 
 
 def run(
@@ -42,14 +44,15 @@ def run(
     judged: Sequence[Judged],
     ks: Sequence[int],
     plan: Plan | None = None,
+    stopped_by: Sequence[Judged] = (),
     ordered: bool = False,
     baseline: Artifact | None = None,
     clean: bool = False,
 ) -> Artifact:
     """Score every problem, and the set: ``pass@k`` in percent with its interval ``pass@k_low`` .. ``pass@k_high``.
 
-    ``judged`` are the waves of one sampling, and ``plan`` says where it stopped, None where it drew all alike. A proof
-    that a checker refuses after the stop counts as a failure.
+    ``judged`` are the waves of one sampling, and ``plan`` says where it stopped, None where it drew all alike;
+    ``stopped_by`` are the verdicts that it stopped by, where a checker has refused some of them since.
     ``ordered`` attempts are a fixed list, not samples: pass@k is then the share solved by its first k entries, and
     ``pass@all`` by any. ``certified_attempts`` of the ``proved_attempts`` were certified, the others only audited;
     ``agreed NAME VERSION`` counts those that an external checker agreed to.
@@ -85,13 +88,16 @@ def run(
             for attempt in attempts.read_shard(index, Attempt):
                 if attempt.id in statuses:
                     by_problem[attempt.problem_id].append(attempt)
-        shard = [_score(ident, tried, statuses, beyond.get(ident)) for ident, tried in by_problem.items()]
+        counted = {v.attempt_id for _, verdicts in stopped_by for v in verdicts.read_shard(index, Verdict) if v.proved}
+        shard = [_score(ident, tried, statuses, counted, beyond.get(ident)) for ident, tried in by_problem.items()]
         writer.write(index, shard)
         scores += shard
     return writer.finish({**_figures(scores, ks, stops, ordered), "certified_attempts": certified, **agreed})
 
 
-def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyond: bool | None) -> ProblemScore:
+def _score(
+    ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], counted: set[str], beyond: bool | None
+) -> ProblemScore:
     proofs = [a.proof for a in tried if verdicts[a.id].proved and a.proof is not None]
     first = next((i for i, a in enumerate(tried, 1) if verdicts[a.id].proved), None)
     return ProblemScore(
@@ -101,6 +107,7 @@ def _score(ident: str, tried: list[Attempt], verdicts: dict[str, Verdict], beyon
         distinct=len({normalise_proof(p) for p in proofs}),
         first=first,
         beyond=beyond,
+        refused=sum(a.id in counted and not verdicts[a.id].proved for a in tried),
     )
 
 
@@ -118,10 +125,9 @@ def _figures(
         figures["enough"] = stops.enough
     beyond = [s for s in scores if s.beyond]
     for k in ks:
-        values = np.array([_one(s, k, stops, ordered) for s in scores])
-        figures |= _interval(f"pass@{k}", values)
-        if beyond:
-            figures |= _interval(f"beyond_pass@{k}", np.array([_one(s, k, stops, ordered) for s in beyond]))
+        for name, those in (("pass", scores), ("beyond_pass", beyond)):
+            values = [_one(s, k, stops, ordered) for s in those]
+            figures |= _interval(f"{name}@{k}", np.array(values))
     if ordered:
         figures |= _interval("pass@all", np.array([float(s.proved > 0) for s in scores]))
     if any(s.beyond is not None for s in scores):
@@ -133,7 +139,7 @@ def _one(score: ProblemScore, k: int, stops: Plan | None, ordered: bool) -> floa
     if ordered:
         return float(score.first is not None and score.first <= k)
     bounds, enough = (stops.bounds, stops.enough) if stops else ((), None)
-    return pass_at_k(score.n, score.proved, k, bounds, enough)
+    return pass_at_k(score.n, score.proved, k, bounds, enough, score.refused)
 
 
 def _interval(name: str, values: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import msgspec
 
 from prover.artifacts import Artifact, ArtifactWriter, OnShard, owed_problems
 from prover.config import SamplingConfig
-from prover.engines import Completion, Engine, GenerationRequest, Sampling
+from prover.engines import Completion, GenerationRequest, Sampling
 from prover.engines.lease import EngineLease
 from prover.models import Model
 from prover.progress import Meter, Progress
@@ -100,11 +100,7 @@ def run(
                 for p in batch
                 if p.id in numbers
             ]
-            attempts = (
-                generate(lease.engine(model), asks, drawn, prompt, model, round=round, turn=0, meter=meter)
-                if asks
-                else []  # and no model is loaded for it
-            )
+            attempts = generate(lease, asks, drawn, prompt, model, round=round, turn=0, meter=meter)
             writer.write(index, attempts)
             _count(counts, attempts, () if wave else batch, prompt)
             meter.add(len(batch))
@@ -153,7 +149,7 @@ class Ask:
 
 
 def generate(
-    engine: Engine,
+    lease: EngineLease,
     asks: Sequence[Ask],
     sampling: Sampling,
     prompt: Prompt,
@@ -165,8 +161,11 @@ def generate(
 ) -> list[Attempt]:
     """Complete the conversations; attempts in the order of the asks and their seeds, whatever finished first.
 
-    Conversations of which no variant fits the model's context yield no attempts.
+    Conversations of which no variant fits the model's context yield no attempts. For none no model is loaded.
     """
+    if not asks:
+        return []
+    engine = lease.engine(model)
     chosen = [(ask, next(filter(engine.fits, ask.variants), None)) for ask in asks]
     fitting = [(ask, messages) for ask, messages in chosen if messages is not None]
     requests = [GenerationRequest(ask.id, messages, ask.seeds, ask.first) for ask, messages in fitting]

@@ -68,6 +68,11 @@ def run(
         progress.note(
             f"{series}: no proof of this round to learn: all earlier ones are learned again".removeprefix(": ")
         )
+    if choice.all_easy:
+        progress.note(
+            f"{series}: every proved problem is over select.max_pass_rate = {config.max_pass_rate:g}: all are learned; "
+            "harder problems are needed".removeprefix(": ")
+        )
     for index in writer.missing():
         writer.write(index, _shard(index, problems, judged, prompt, found, choice))
     with disk_errors(out):

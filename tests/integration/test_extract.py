@@ -141,7 +141,7 @@ def test_what_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         traces.options_of(tmp_path)
     tools = stand_in(tmp_path / "bin")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tools), os.environ["PATH"]]))
-    with pytest.raises(InputError, match="no git repository with a commit"):
+    with pytest.raises(InputError, match="not the top folder of a git repository with a commit"):
         traces.check_project(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ProverError, match="git is not on the PATH"):
@@ -294,3 +294,14 @@ def test_a_build_that_fails_is_one_line(tmp_path: Path) -> None:
     log = out / "lean-dojo" / "trace.log"
     assert f"LeanDojo could not trace it: error: Small.lean:1:0: bad; all of it: {log}" in line
     assert "CalledProcessError" in log.read_text()
+
+
+def test_a_folder_within_another_repository_has_no_commit_of_its_own(tmp_path: Path) -> None:
+    """Its clone would not be the project, and commits of what is around it would refuse what was read of it."""
+    project = write_project(tmp_path / "small")
+    inner = project / "inner"
+    inner.mkdir()
+    assert traces.commit_of(project) and not traces.commit_of(inner)
+    link = tmp_path / "link"
+    link.symlink_to(project)
+    assert traces.commit_of(link) == traces.commit_of(project)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prover import layout
+from prover.apart import check_apart
 from prover.artifacts import Artifact, ArtifactWriter, open_artifact, read_manifest
 from prover.cli import app
 from prover.config_file import load_config, open_run
@@ -17,7 +18,7 @@ from prover.pretrained import read_checkpoint
 from prover.progress import Silent
 from prover.records import Attempt, Problem
 from prover.report.run import read_run
-from prover.sweep import SweepPoint, best, check_apart
+from prover.sweep import SweepPoint, best
 
 TEXTS = {"comm": "a + b = b + a", "left": "a ≤ a + b", "right": "b ≤ a + b", "zero": "a + 0 = a", "self": "b = b"}
 CONFIG = """
@@ -163,8 +164,19 @@ def test_what_is_reported_is_never_chosen_on(tmp_path: Path) -> None:
     apart = problem_set(tmp_path / "apart", e="theorem t.a (m : Nat) : m = m", f="theorem f (n : Int) : n = n")
     same = problem_set(tmp_path / "same", g="theorem g : True", h="theorem other (n : Nat) :  n = n")
     notes = Notes()
-    check_apart(valid, train, {"apart": apart}, notes)
+    check_apart(train, {"apart": apart}, valid, notes)
     (line,) = notes.lines
     assert line.startswith("1 of the problems in average.validate_on are training problems")
     with pytest.raises(ConfigError, match=r"average.validate_on has h, and so has evaluate_on.same"):
-        check_apart(valid, train, {"apart": apart, "same": same}, notes)
+        check_apart(train, {"apart": apart, "same": same}, valid, notes)
+
+
+def test_training_problems_among_those_that_are_reported_are_told(tmp_path: Path) -> None:
+    train = problem_set(tmp_path / "train", a="theorem a (n : Nat) : n = n -- easy", b="theorem b : True")
+    sets = {
+        "known": problem_set(tmp_path / "known", c="theorem c (n : Nat) :\n  n = n", d="theorem d : 1 = 1"),
+        "new": problem_set(tmp_path / "new", e="theorem e (m : Nat) : m = m"),
+    }
+    notes = Notes()
+    check_apart(train, sets, None, notes)
+    assert notes.lines == ["1 of the problems in evaluate_on.known are training problems: its figures are too good"]

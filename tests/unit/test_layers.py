@@ -44,8 +44,8 @@ LAYERS = [
     ],
     ["prover.stages"],
     [
-        "prover.pipeline", "prover.waves", "prover.single", "prover.ground", "prover.sweep", "prover.check",
-        "prover.doctor", "prover.report", "prover.serving", "prover.preference",
+        "prover.pipeline", "prover.waves", "prover.single", "prover.ground", "prover.sweep", "prover.apart",
+        "prover.check", "prover.doctor", "prover.report", "prover.serving", "prover.preference",
     ],
     [
         "prover.cli", "prover.stage_commands", "prover.preference_commands", "prover.extract_command",

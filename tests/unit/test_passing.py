@@ -92,3 +92,31 @@ def test_attempts_that_fell_out_after_the_stop_leave_an_estimate() -> None:
 def test_many_attempts_are_counted_exactly_and_quickly() -> None:
     estimate = pass_at_k(512, 9, 128, (128, 256, 512), 8)
     assert 0 < estimate < pass_at_k(512, 9, 128) < 1
+
+
+@pytest.mark.parametrize(("bounds", "enough"), [((2, 4), 1), ((2, 4), 2), ((2, 3, 6), 1), ((2, 3, 6), 2)])
+def test_proofs_that_are_refused_after_the_stop_leave_it_unbiased_or_lower(
+    bounds: tuple[int, ...], enough: int
+) -> None:
+    """Every outcome of attempts that fail, are proved and then refused, or proved. The shortest way has 2 attempts."""
+    for rate, agreed in product(RATES, (Fraction(1, 2), Fraction(9, 10), Fraction(1))):
+
+        def wave(
+            number: int, proved: int, refused: int, k: int, rate: Fraction = rate, agreed: Fraction = agreed
+        ) -> Fraction:
+            done = bounds[number - 1] if number else 0
+            if number == len(bounds) or (number and proved + refused >= enough):
+                return Fraction(pass_at_k(done, proved, k, bounds, enough, refused))
+            total = Fraction(0)
+            for good, bad in product(range(bounds[number] - done + 1), repeat=2):
+                other = bounds[number] - done - good - bad
+                if other >= 0:
+                    ways = comb(bounds[number] - done, good) * comb(bounds[number] - done - good, bad)
+                    chance = (rate * agreed) ** good * (rate * (1 - agreed)) ** bad * (1 - rate) ** other
+                    total += ways * chance * wave(number + 1, proved + good, refused + bad, k, rate, agreed)
+            return total
+
+        for k in range(1, bounds[-1] + 1):
+            true, found = 1 - (1 - rate * agreed) ** k, wave(0, 0, 0, k)
+            exact = k <= bounds[0] or agreed == 1
+            assert abs(found - true) < Fraction(1, 10**12) if exact else found < true + Fraction(1, 10**12), (rate, k)

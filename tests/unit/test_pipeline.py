@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from prover.claim import claim
 from prover.config_file import load_config
 from prover.errors import ArtifactError
 from prover.pipeline import iterate
@@ -28,3 +29,12 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, clean: bool) -> N
     with pytest.raises(ArtifactError, match=r"no run directory \(no config\.json\)"):
         iterate(CONFIG, tmp_path, clean=clean)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_a_kill_left_of_the_configuration_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Claimed anew, then by another configuration, which is refused: the first was written."""
+    (tmp_path / ".config.json.tmp").write_text('{"ro')
+    (tmp_path / ".lock").touch()
+    claim(CONFIG, tmp_path, clean=False)
+    with pytest.raises(ArtifactError, match=r"made by another configuration \(seed: 0 -> 1\)"):
+        claim(CONFIG.model_copy(update={"seed": 1}), tmp_path, clean=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prover.allocation import Plan
 from prover.artifacts import Artifact, ArtifactWriter, read_manifest
 from prover.passing import pass_at_k
 from prover.records import Attempt, Problem, Verdict
@@ -78,3 +79,14 @@ def test_scores_count_distinct_proofs_and_the_beyond_set(tmp_path: Path) -> None
     assert figures["beyond_problems"] == 2
     assert figures["beyond_pass@4"] == 50.0
     assert figures["pass@4_low"] <= figures["pass@4"] <= figures["pass@4_high"]
+
+
+def test_a_proof_that_is_refused_after_the_stop_is_a_failure_that_counted(tmp_path: Path) -> None:
+    """Of the ten orders of a proof, a refused one and two failures that come past the second attempt two begin with the
+    proof: had it been followed by the refused one, the sampling would have stopped."""
+    problems, before = judged(tmp_path / "before", {"a": "fppf"})
+    _, after = judged(tmp_path / "after", {"a": "fpff"})
+    plan = Plan((2, 4), 4, 2)
+    scores = evaluate.run(tmp_path / "s", problems=problems, judged=[after], stopped_by=[before], ks=[1, 4], plan=plan)
+    figures = read_manifest(scores.path).counts
+    assert (figures["pass@1"], figures["pass@4"], figures["proved_attempts"]) == (20.0, 100.0, 1)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from prover.artifacts import Artifact, ArtifactWriter, fingerprint, read_manifest
 from prover.config import PromptConfig, SelectConfig
-from prover.errors import InputError
 from prover.found import PROOF, Found, statement_text
 from prover.progress import Silent
 from prover.prompts import Prompt
@@ -218,9 +217,11 @@ def test_a_round_without_proofs_learns_the_earlier_ones_and_says_so(tmp_path: Pa
 
 
 def test_difficulty_is_the_share_of_first_attempts_that_failed(tmp_path: Path) -> None:
-    """Corrections and unjudged attempts do not count, nor does a list of tactics; equal statements count together."""
+    """Corrections and unjudged attempts do not count, nor do a list of tactics and a project's own proofs; equal
+    statements count together."""
     bench = Bench(tmp_path, {"p": ": True", "only_list": ": 1 = 1"}, {"q": ":  True", "fixed": ": 2 = 2"})
     bench.round(Try("p", "by grind"), Try("p", "by no", False), Try("only_list", "by simp"), stage="tactics")
+    bench.round(Try("p", "by exact trivial"), stage="seed attempts")
     bench.round(Try("p", "by simp"), Try("p", "by rfl"), Try("q", "by a", False), Try("q", "by b", None))
     bench.round(Try("q", "by c", False), Try("fixed", "by d", False), Try("fixed", "by omega", turn=1))
     found = {(e.problem_id, e.kind): e.difficulty for e in bench.examples()}
@@ -243,12 +244,13 @@ def test_easy_problems_are_left_out_by_their_pass_rate(tmp_path: Path) -> None:
     assert len(bench.examples("all", max_pass_rate=1)) == 4
 
 
-def test_a_pass_rate_that_leaves_nothing_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_pass_rate_that_leaves_nothing_is_told_and_left_aside(tmp_path: Path) -> None:
     bench = Bench(tmp_path, {"easy": ": True"})
     bench.round(Try("easy", "by a"))
-    with pytest.raises(InputError, match=r"select\.max_pass_rate: every proved problem is proved by more than 0\.5"):
-        bench.select(max_pass_rate=0.5)
-    assert not (tmp_path / "out" / "artifact.json").exists()
+    told = Told()
+    bench.select(told=told, max_pass_rate=0.5)
+    assert [e.problem_id for e in bench.examples(max_pass_rate=0.5)] == ["easy"]
+    assert [text for text in told.notes if "select.max_pass_rate = 0.5: all are learned" in text]
 
 
 def test_balance_gives_buckets_the_same_weight_and_keeps_the_sum(tmp_path: Path) -> None:
