@@ -19,6 +19,8 @@ _CHUNK = 512
 """Examples tokenized at once."""
 _WINDOW = 1_024
 """Examples sorted by length together: attention takes like lengths side by side, and the order stays random enough."""
+_BATCHES = 8
+"""What a window holds at least, on average: its last batch is not full, and none is larger than a window."""
 ROUND_TO = 8
 """Widths of padded rows are multiples of this, so that few shapes occur."""
 
@@ -164,8 +166,9 @@ def epoch(lengths: NDArray[np.int64], budget: int, seed: int, number: int) -> li
     random = np.random.default_rng([seed, number])
     order = random.permutation(len(lengths))
     batches: list[NDArray[np.int64]] = []
-    for start in range(0, len(order), _WINDOW):
-        window = order[start : start + _WINDOW]
+    size = max(_WINDOW, int(_BATCHES * budget * len(order) / max(int(lengths.sum()), 1)))
+    for start in range(0, len(order), size):
+        window = order[start : start + size]
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += _cut(lengths, window, budget)
     return [batches[i] for i in random.permutation(len(batches))]

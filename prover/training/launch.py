@@ -73,7 +73,7 @@ def run(job: Job, on_step: "OnStep | None" = None) -> Checkpoint:
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
             try:
-                code = _follow(process, progress, folder, on_step)
+                code = follow(process, progress, folder, on_step)
             finally:
                 _end(process, pipe=job.launch.hosts is None)
     made = read_checkpoint(job.output) if code == 0 else None
@@ -166,9 +166,13 @@ def _check_hosts(path: Path) -> None:
         raise ConfigError(f"launch.hosts: {path} {said}; each line is a host and its GPUs, such as: node1 slots=8")
 
 
-def _follow(process: "subprocess.Popen[bytes]", progress: BinaryIO, folder: Path, on_step: "OnStep | None") -> int:
-    """Pass on what rank 0 tells until the launcher has ended; returns its exit status."""
-    begun, beat = b"", 0.0
+def follow(
+    process: "subprocess.Popen[bytes]", progress: BinaryIO, folder: Path, on_step: "OnStep | None",
+    seconds: float = _WAIT_SECONDS,
+) -> int:  # fmt: skip
+    """Pass on what rank 0 tells until the launcher has ended; returns its exit status. A launcher that is still there
+    ``seconds`` after a process failed is not waited for: on another host the rest may wait for that process."""
+    begun, beat, failed = b"", 0.0, float("inf")
     while True:
         if time.monotonic() > beat + BEAT_SECONDS:
             beat = time.monotonic()
@@ -180,6 +184,10 @@ def _follow(process: "subprocess.Popen[bytes]", progress: BinaryIO, folder: Path
                 on_step(msgspec.convert(json.loads(line), TrainingProgress))
         if code is not None:
             return code
+        if failed == float("inf") and any(folder.glob(FAILURE.format("*"))):
+            failed = time.monotonic()
+        if time.monotonic() > failed + seconds:
+            return 2
         time.sleep(_LOOK_SECONDS)
 
 

@@ -132,7 +132,7 @@ def _run(job: Job, backend: Backend, objective: Objective, recipe: str, fast: bo
             better = curve.add(done)
             tell(1, done, done.tokens)
             waits = config.patience is not None
-            if (better and waits) or (now % config.checkpoint_every == 0 and now < config.steps):
+            if now < config.steps and ((better and waits) or now % config.checkpoint_every == 0):
                 curve.flush()
                 backend.save(job.work, recipe, now, keep=best.step if waits else None)
     if config.patience is not None and best.step not in (None, now):

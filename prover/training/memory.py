@@ -10,6 +10,8 @@ from prover.config import DeepSpeedLaunch, LaunchChoice
 from prover.errors import TrainingError
 
 _CPU = re.compile(r"DefaultCPUAllocator|not enough memory|can't allocate memory|Cannot allocate memory")
+_GPU = re.compile(r"CUDA error: out of memory|Cuda failure.*out of memory|CU[A-Z]+_STATUS_ALLOC_FAILED")
+"""From what does not allocate through torch: CUDA itself, NCCL, cuBLAS and cuDNN."""
 
 
 @contextmanager
@@ -20,10 +22,11 @@ def memory_errors(launch: LaunchChoice) -> Iterator[None]:
     except MemoryError as error:
         raise TrainingError(f"out of memory; {_advice(launch)}") from error
     except RuntimeError as error:  # torch's own, and what DeepSpeed makes of it
-        if not isinstance(error, torch.OutOfMemoryError) and not _CPU.search(str(error)):
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or bool(_GPU.search(str(error)))
+        if not on_gpu and not _CPU.search(str(error)):
             raise
         said = re.search(r"[Tt]ried to allocate [\d.]+ \w+", str(error))
-        where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "host"
+        where = "GPU" if on_gpu else "host"
         detail = f" ({said.group().lower()})" if said else ""
         raise TrainingError(f"out of memory on the {where}{detail}; {_advice(launch)}") from error
 

@@ -114,6 +114,8 @@ class Packer:
         model.eval()
         attention.register()
         for name in ways(device) if _open(raw, takes) else ():
+            if name == _FLASH and not raw._supports_flash_attn:  # transformers raises where it is set nevertheless
+                continue
             # flash attention takes half precision alone; everything else is compared as exactly as it can be
             with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=name == _FLASH):
                 apart = torch.cat([self._padded(model, part, device) for part in _parts(row)])

@@ -54,9 +54,11 @@ def _one_of_many(job: Job, folder: Path) -> int:
         try:
             train(job, tell)
         except Exception as error:
-            traceback.print_exc()
-            tell_failure(folder, rank, error)
-            os._exit(2)  # the others wait for this one: its own clearing up would wait for them
+            try:
+                traceback.print_exc()
+                tell_failure(folder, rank, error)
+            finally:  # on a full disk neither may be possible
+                os._exit(2)  # the others wait for this one: its own clearing up would wait for them
     return 0
 
 

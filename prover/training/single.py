@@ -59,7 +59,7 @@ class SingleProcess:
 
     def restore(self, work: Path, recipe: str, step: int | None = None) -> int:
         state.forget_partial(work)
-        held = state.opened(work, recipe, step)
+        held = state.opened(work, recipe, state.newest(work) if step is None else step)
         if held is None:
             return 0
         parameters = trained(self.model)

@@ -65,12 +65,16 @@ def write_part(folder: Path, number: int, pieces: Sequence[Piece]) -> None:
     text += b" " * (-len(text) % 8)
     target = folder / _PART.format(number)
     with disk_errors(folder):
-        with target.open("wb") as out:
-            out.write(len(text).to_bytes(8, "little") + text)
-            for piece in pieces:
-                values = piece.values.detach().to(device="cpu", dtype=torch.float32).contiguous()
-                out.write(values.view(torch.uint8).numpy().data)
-        flush(target)
+        try:
+            with target.open("wb") as out:
+                out.write(len(text).to_bytes(8, "little") + text)
+                for piece in pieces:
+                    values = piece.values.detach().to(device="cpu", dtype=torch.float32).contiguous()
+                    out.write(values.view(torch.uint8).numpy().data)
+            flush(target)
+        except BaseException:
+            target.unlink(missing_ok=True)  # on a full disk it takes the room of the word that there is none
+            raise
 
 
 def finish(work: Path, recipe: str, step: int, keep: int | None = None) -> None:
@@ -166,15 +170,19 @@ class State:
         return TrainingError(f"{self.folder}: is damaged ({error}); delete it and run the same command again")
 
 
-def opened(work: Path, recipe: str, step: int | None = None) -> State | None:
-    """The state after ``step`` steps, or the newest; None where there is none."""
-    states = found(work) if step is None else [work / _NAME.format(step)]
-    return State(states[-1], recipe) if states else None
+def opened(work: Path, recipe: str, step: int) -> State | None:
+    """The state after ``step`` steps; None for 0."""
+    return State(work / _NAME.format(step), recipe) if step else None
+
+
+def newest(work: Path) -> int:
+    """After how many steps the newest whole state was taken; 0 where there is none."""
+    return max((int(folder.name.rpartition("-")[2]) for folder in found(work)), default=0)
 
 
 def found(work: Path) -> list[Path]:
     """Whole states, oldest first."""
-    return sorted(work.glob("step-*"))
+    return sorted(work.glob("step-" + 8 * "[0-9]"))
 
 
 def read_all(held: State, parameters: dict[str, Any], kind: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -5,7 +5,6 @@ and every launch does the same arithmetic. On what multiplies bfloat16 fast, ZeR
 float32 weights in the optimizer; ZeRO 0 keeps it in float32 and multiplies in bfloat16, as one process does.
 """
 
-import functools
 import importlib.util
 import os
 import shutil
@@ -18,7 +17,7 @@ import torch
 
 from prover.artifacts import disk_errors
 from prover.config import DeepSpeedLaunch
-from prover.device import Device, pick_device, use_threads
+from prover.device import Device, pick_device
 from prover.errors import ConfigError
 from prover.pretrained import load_model, quiet
 from prover.training import lora, state
@@ -63,10 +62,9 @@ class ZeroProcess:
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if self.device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            use_threads(self.device)
         else:
             os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take what it finds of other kinds
-            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # the launcher shares out the cores
+        torch.set_num_threads(_threads())  # beside a GPU too: an optimizer in the host's memory is computed there
         import deepspeed.comm
 
         # An all-reduce for CPUs that DeepSpeed would compile for half a minute; gloo's serves.
@@ -89,8 +87,6 @@ class ZeroProcess:
         optimizer = torch.optim.AdamW(**grouped(model, weight_decay), fused=True)
         made: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=self.options)
         self.model, self._optimizer, *_ = made
-        # Objectives ask the model's signature what it knows; the engine's own says nothing.
-        self.model.forward = functools.wraps(self.model.module.forward)(functools.partial(self.model.forward))
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.model.set_gradient_accumulation_boundary(last)
@@ -136,8 +132,9 @@ class ZeroProcess:
     def restore(self, work: Path, recipe: str, step: int | None = None) -> int:
         if self.rank == 0:
             state.forget_partial(work)
-        torch.distributed.barrier()
-        held = state.opened(work, recipe, step)
+        # The first process says which: hosts that share a file system see what is new in a folder at different times.
+        (newest,) = self.total(state.newest(work) if self.rank == 0 else 0)
+        held = state.opened(work, recipe, int(newest) if step is None else step)
         if held is None:
             return 0
         self._make_moments(held.step)
@@ -165,7 +162,11 @@ class ZeroProcess:
                     tensors[name] = whole.to("cpu", whole.dtype if adapted else dtype, copy=True)
         if folder is not None:
             buffers = dict(module.named_buffers())
-            tensors |= {name: buffer for name, buffer in module.state_dict().items() if name in buffers}
+            tensors |= {
+                name: buffer.to(dtype) if buffer.is_floating_point() else buffer
+                for name, buffer in module.state_dict().items()
+                if name in buffers
+            }
             with quiet():
                 if adapted:
                     lora.write(module, tensors, folder, dtype)
@@ -255,3 +256,9 @@ class ZeroProcess:
             for number in range(len(optimizer.fp16_groups)):
                 optimizer._reassign_or_swap_out_partitioned_parameters(number)
             optimizer._post_step(set())
+
+
+def _threads() -> int:
+    """This process's share of the cores, where the launcher has not dealt them out."""
+    told, beside = os.environ.get("OMP_NUM_THREADS"), os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE"))
+    return int(told) if told else max(1, len(os.sched_getaffinity(0)) // int(beside or 1))

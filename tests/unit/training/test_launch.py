@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prover.config import DeepSpeedLaunch
+from prover.config import DeepSpeedLaunch, SingleLaunch
 from prover.errors import ConfigError, RunLockedError, TrainingError
 from prover.training.job import SftJob, TrainingProgress
-from prover.training.launch import LOCK, folder_of, run, settle
+from prover.training.launch import LOCK, folder_of, follow, run, settle, tell_failure
 from prover.training.loop import train
+from prover.training.memory import memory_errors
 
 from .test_sft import ROOT, job, weights
 
@@ -163,6 +164,59 @@ def test_a_launch_waits_for_an_earlier_one_to_end(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_launcher_that_does_not_see_a_failure_is_not_waited_for(tmp_path: Path) -> None:
+    """As on several hosts, where the others wait for the process that failed."""
+    launcher = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert launcher.stdin is not None
+    tell_failure(tmp_path, 9, TrainingError("step 3: the loss is not finite"))
+    with (tmp_path / "progress").open("w+b") as progress:
+        assert follow(launcher, progress, tmp_path, None, seconds=0.1) != 0
+    assert launcher.poll() is None
+    launcher.stdin.close()
+    launcher.wait()
+
+
+@needs_deepspeed
+def test_a_full_disk_is_told_and_the_room_given_back(base: Path, examples: Path, tmp_path: Path) -> None:
+    made = job(base, examples, tmp_path / "out", launch={"type": "deepspeed"}, checkpoint_every=2)
+    file = tmp_path / "launch" / "job.json"
+    file.parent.mkdir()
+    file.write_text(made.model_dump_json())
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "from prover.training.process import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = alone(code, str(file))
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in (file.parent / "failure-0.json").read_text()
+    assert not [path for path in made.work.rglob("*") if path.is_file()]
+
+
+def alone(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run it as the only process of a launch."""
+    told = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, env={**os.environ, **told, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "NCCL error: unhandled cuda error. Last error:\nCuda failure 2 'out of memory'",
+    ],
+)
+def test_memory_that_torch_does_not_allocate_itself_is_told_of_too(said: str) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"^out of memory on the GPU; lower launch\.micro_batch_tokens"),
+        memory_errors(SingleLaunch()),
+    ):
+        raise RuntimeError(said)
+
+
 @pytest.mark.parametrize("kind", ["single", "deepspeed"])
 def test_too_little_memory_names_the_settings(base: Path, examples: Path, tmp_path: Path, kind: str) -> None:
     """The address space is limited once a small training has loaded everything, in a process of its own."""
@@ -186,11 +240,7 @@ def test_too_little_memory_names_the_settings(base: Path, examples: Path, tmp_pa
         "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
         "sys.exit(main(sys.argv[1:2]))"
     )
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file), small.model_dump_json()],
-        cwd=ROOT, env={**os.environ, **alone, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = alone(code, str(file), small.model_dump_json())
     assert done.returncode == 2, done.stderr
     said = done.stderr if kind == "single" else (file.parent / "failure-0.json").read_text()
     assert re.search(r"out of memory.*lower launch\.micro_batch_tokens \(now the whole batch\)", said), said

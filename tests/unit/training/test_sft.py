@@ -124,8 +124,8 @@ def test_state_of_another_training_is_refused(base: Path, examples: Path, tmp_pa
         train(job(base, examples, tmp_path), stop_at(9))
     with pytest.raises(TrainingError, match="another training"):
         train(job(base, examples, tmp_path, learning_rate=1e-3))
-    (tmp_path / "work" / "step-00000008.safetensors").write_bytes(b"torn")
-    with pytest.raises(TrainingError, match=r"step-00000008\.safetensors: is damaged"):
+    (tmp_path / "work" / "step-00000009").write_bytes(b"torn")
+    with pytest.raises(TrainingError, match=r"step-00000009: is damaged"):
         train(job(base, examples, tmp_path))
 
 
@@ -165,6 +165,13 @@ def test_batches_keep_to_the_budget_and_every_pass_sees_every_example() -> None:
     assert all(lengths[b].sum() <= 512 for b in batches)
     assert 512 * len(batches) < 1.25 * lengths.sum()
     assert any((a.tolist() != b.tolist()) for a, b in zip(batches, epoch(lengths, 512, seed=1, number=1)))
+
+
+def test_batches_are_full_however_many_examples_they_take() -> None:
+    lengths = np.random.default_rng(0).integers(5, 90, 60_000)
+    batches = epoch(lengths, 200_000, seed=1, number=0)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(60_000))
+    assert np.median([lengths[b].sum() for b in batches]) > 0.99 * 200_000
 
 
 def test_passes_are_small_and_complete_and_change_only_rounding(base: Path, examples: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ class Trained:
                     update={"output": folder / f"{name}-single/model", "work": folder / f"{name}-single/work"}
                 )
             )
-            launched = made.model_copy(update={"launch": DeepSpeedLaunch.model_validate(sharded(3))})
+            again = DeepSpeedLaunch.model_validate(sharded(3, activation_checkpointing=True))
+            launched = made.model_copy(update={"launch": again})
             plan.append({"job": launched.model_dump(mode="json")})
         file, script = folder / "plan.json", Path(__file__).with_name("many.py")
         file.write_text(json.dumps(plan))
