@@ -164,6 +164,8 @@ def _check_hosts(path: Path) -> None:
     if wrong is not None or not entries:
         said = f"has the line {wrong!r}" if wrong is not None else "names no host"
         raise ConfigError(f"launch.hosts: {path} {said}; each line is a host and its GPUs, such as: node1 slots=8")
+    if len(entries) == 1:  # DeepSpeed's launcher would not go there, and train on this host
+        raise ConfigError(f"launch.hosts: {path} names one host only; run this there, without launch.hosts")
 
 
 def follow(

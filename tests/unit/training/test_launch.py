@@ -252,7 +252,8 @@ def test_too_little_memory_names_the_settings(base: Path, examples: Path, tmp_pa
     [
         (None, "cannot be read"),
         ("node1 slots=8\nnode2\n", "has the line 'node2'"),
-        ("# nobody\n", "names no host"),
+        ("# nobody\n", "names no host;"),
+        ("node1 slots=8\n", "names one host only"),
     ],
 )
 @needs_deepspeed
