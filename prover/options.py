@@ -1,4 +1,4 @@
-"""What the commands share: option types, the configuration made from them, and how errors leave the program."""
+"""What the commands share: option types, the configuration made from them, what is said of results and errors."""
 
 import errno
 import os
@@ -142,6 +142,27 @@ def numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"{option} {text}: write numbers with commas between, like 0.5,0.6,0.7") from error
+
+
+AttemptFolders = Annotated[list[Path], typer.Option("--attempts", help="Folder of attempts; repeat it for several.")]
+VerdictFolders = Annotated[
+    list[Path], typer.Option("--verdicts", help="Folder of their verdicts; as often, in the same order.")
+]
+
+
+def in_pairs(attempts: list[Path], verdicts: list[Path]) -> list[tuple[Path, Path]]:
+    """Each folder of attempts with that of its verdicts."""
+    if len(attempts) != len(verdicts):
+        raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
+    return list(zip(attempts, verdicts, strict=True))
+
+
+def say(what: str, path: Path) -> None:
+    """Name the artifact on stdout and its counts, so that the next command can be written from it."""
+    from prover.artifacts import read_manifest
+
+    counts = ", ".join(f"{count:,} {name}" for name, count in read_manifest(path).counts.items())
+    typer.echo(f"{what}: {path} ({counts})")
 
 
 def problems_config(source: str, **values: Any) -> "ProblemsConfig":

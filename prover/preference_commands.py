@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from prover.options import Clean, Config, Set, stage_config
-from prover.stage_commands import PANEL, ModelDir, Out, ProblemsOption, say
+from prover.options import AttemptFolders, Clean, Config, Set, VerdictFolders, in_pairs, say, stage_config
+from prover.stage_commands import PANEL, ModelDir, Out, ProblemsOption
 
 app = typer.Typer()
 
@@ -14,20 +14,18 @@ app = typer.Typer()
 @app.command(rich_help_panel=PANEL)
 def pairs(
     problems: ProblemsOption,
-    attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
-    verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
+    attempts: AttemptFolders,
+    verdicts: VerdictFolders,
     out: Out,
     config: Config = None,
     assignments: Set = None,
     clean: Clean = False,
 ) -> None:
     """Pair answers that Lean proved with answers to the same prompt that it refused."""
-    if len(attempts) != len(verdicts):
-        raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give as many of both")
+    judged = in_pairs(attempts, verdicts)
     from prover import preference
 
     loaded = stage_config(config, assignments)
-    judged = list(zip(attempts, verdicts, strict=True))
     made = preference.paired(out, problems, judged, config=loaded.pairs, seed=loaded.seed, clean=clean)
     say("pairs", made.path)
 

@@ -7,6 +7,7 @@ import typer
 
 from prover.options import (
     AskedModel,
+    AttemptFolders,
     Cache,
     CheckerName,
     Clean,
@@ -15,9 +16,12 @@ from prover.options import (
     Project,
     RequireSandbox,
     Set,
+    VerdictFolders,
     Workers,
     given,
+    in_pairs,
     numbers,
+    say,
     stage_config,
 )
 
@@ -209,8 +213,8 @@ def correct(
 @app.command(rich_help_panel=PANEL)
 def select(
     problems: ProblemsOption,
-    attempts: Annotated[list[Path], typer.Option(help="Folder of attempts; repeat it for several.")],
-    verdicts: Annotated[list[Path], typer.Option(help="Folder of their verdicts; as often, in the same order.")],
+    attempts: AttemptFolders,
+    verdicts: VerdictFolders,
     out: Out,
     fresh: Fresh = None,
     config: Config = None,
@@ -218,8 +222,7 @@ def select(
     clean: Clean = False,
 ) -> None:
     """Choose training examples: proved, distinct, a few for each problem."""
-    if len(attempts) != len(verdicts):
-        raise typer.BadParameter(f"{len(attempts)} --attempts but {len(verdicts)} --verdicts; give them in pairs")
+    judged = in_pairs(attempts, verdicts)
     from prover import single
     from prover.console import open_progress
     from prover.report import print_buckets
@@ -229,7 +232,7 @@ def select(
         examples = single.selected(
             out,
             problems,
-            list(zip(attempts, verdicts, strict=True)),
+            judged,
             fresh=fresh,
             config=loaded.select,
             prompt=loaded.prompt,
@@ -390,11 +393,3 @@ def evaluate(
             progress=progress,
         )
     print_scores(scores.path)
-
-
-def say(what: str, path: Path) -> None:
-    """Name the artifact on stdout and its counts, so that the next command can be written from it."""
-    from prover.artifacts import read_manifest
-
-    counts = ", ".join(f"{count:,} {name}" for name, count in read_manifest(path).counts.items())
-    typer.echo(f"{what}: {path} ({counts})")
